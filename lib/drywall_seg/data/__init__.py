@@ -1,0 +1,1 @@
+"""Exports in, manifest and training samples out."""

@@ -1,0 +1,132 @@
+"""Reading photos and masks, and the letterbox: one place for training and prediction (numpy and Pillow only)."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
+
+PAD_VALUE = 127  # mid grey: about zero after either model's normalisation
+
+
+class ImageError(ValueError):
+    """A photo or mask that cannot be read; the message names the file."""
+
+
+def read_image(source: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarray:
+    """Reads a photo as upright RGB.
+
+    EXIF orientation is applied; 16-bit and float grey are scaled to 8 bits, palettes and CMYK converted, and
+    transparency is laid on white. Of an animation the first frame is taken.
+
+    Args:
+        source: A path, a PIL image, or an array: uint8 (H, W, 3), taken as it is.
+
+    Returns:
+        uint8 array (H, W, 3).
+
+    Raises:
+        ImageError: If the file is missing, truncated or no image, or if an array has another shape or type.
+    """
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or 0 in source.shape:
+            raise ImageError(f"expected a uint8 array (H, W, 3), got {source.dtype} {source.shape}")
+        return source
+    if isinstance(source, Image.Image):
+        return _to_rgb(source, "image")
+    try:
+        with Image.open(source) as image:
+            return _to_rgb(image, str(source))
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"{source}: no such file") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's kinds of "broken"
+        raise ImageError(f"{source}: cannot be read as an image ({error})") from error
+
+
+def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.asarray(image).astype(np.float64)
+        if not np.isfinite(grey).all() or grey.min() < 0 or grey.max() > 65535:
+            raise ImageError(f"{name}: values of its {image.mode} pixels are not within 0 to 65535")
+        # Integers are 16-bit; floats are in [0, 1], 8-bit or 16-bit values, whichever holds them.
+        full = 65535 if image.mode.startswith("I") else next(v for v in (1, 255, 65535) if grey.max() <= v)
+        image = Image.fromarray(np.round(grey * (255 / full)).astype(np.uint8))
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+def read_mask(path: str | os.PathLike) -> np.ndarray:
+    """Reads a mask as uint8 (H, W), values {0, 255}.
+
+    Raises:
+        ImageError: If it is not a single-channel PNG with just these values.
+    """
+    try:
+        with Image.open(path) as image:
+            mask = np.array(image)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read as a mask ({error})") from error
+    if mask.ndim != 2 or mask.dtype != np.uint8 or not np.isin(mask, (0, 255)).all():
+        raise ImageError(f"{path}: a mask is one 8-bit channel with the values 0 and 255")
+    return mask
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Where a photo lies in a square canvas: at its upper left corner, scaled alike in both directions."""
+
+    size: int
+    """Side of the canvas in pixels."""
+    photo_hw: tuple[int, int]
+    content_hw: tuple[int, int]
+
+    @classmethod
+    def fit(cls, photo_hw: tuple[int, int], size: int) -> "Letterbox":
+        """Scales the longer side to `size`; the shorter keeps at least one pixel."""
+        scale = size / max(photo_hw)
+        height, width = (max(1, round(side * scale)) for side in photo_hw)
+        return cls(size, tuple(photo_hw), (height, width))
+
+    def pixels(self, image: np.ndarray) -> np.ndarray:
+        """Resizes a photo uint8 (H, W, 3) and pads it with grey to uint8 (size, size, 3)."""
+        content = self.resize(image)
+        canvas = np.full((self.size, self.size, 3), PAD_VALUE, np.uint8)
+        canvas[: self.content_hw[0], : self.content_hw[1]] = content
+        return canvas
+
+    def resize(self, image: np.ndarray) -> np.ndarray:
+        """Resizes uint8 (H, W) or (H, W, 3) to the content's size, antialiased."""
+        height, width = self.content_hw
+        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+    def restore(self, scores: np.ndarray) -> np.ndarray:
+        """Cuts the padding off float32 (size, size) and resizes to the photo's own size, float32 (H, W)."""
+        content = np.ascontiguousarray(scores[: self.content_hw[0], : self.content_hw[1]], np.float32)
+        height, width = self.photo_hw
+        return np.asarray(Image.fromarray(content).resize((width, height), Image.Resampling.BILINEAR))
+
+    def valid(self) -> np.ndarray:
+        """Returns bool (size, size): true where the canvas shows the photo."""
+        inside = np.zeros((self.size, self.size), bool)
+        inside[: self.content_hw[0], : self.content_hw[1]] = True
+        return inside
+
+
+def normalise(canvas: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """Turns uint8 (S, S, 3) into a model's float32 (3, S, S); mean and std are in units of [0, 1]."""
+    scaled = (canvas.astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1), np.float32)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Returns all photos below a folder, sorted; hidden files and folders are left out."""
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))

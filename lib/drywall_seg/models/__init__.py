@@ -1,0 +1,49 @@
+"""The models behind one interface, `Segmenter`; `load_segmenter` finds the right one."""
+
+from pathlib import Path
+
+from drywall_seg.models.base import Segmenter
+from drywall_seg.runs import read_json
+
+__all__ = ["Segmenter", "load_segmenter"]
+
+
+def load_segmenter(name_or_dir: str | Path, image_size: int | None = None, seed: int = 42) -> Segmenter:
+    """Loads a model in evaluation mode, on the CPU.
+
+    Args:
+        name_or_dir: `compact`, a folder that `Segmenter.save` wrote, a folder laid out as a hub's CLIPSeg, or a
+            hub id.
+        image_size: Side of the square input in pixels; None for the checkpoint's own.
+        seed: For weights that are drawn at random (`compact`, which has no trained weights yet).
+
+    Raises:
+        ValueError: If the folder holds no model that is known.
+    """
+    folder = Path(name_or_dir)
+    if str(name_or_dir) == "compact":
+        from drywall_seg.models.compact import new_compact
+
+        segmenter = new_compact(image_size, seed)
+    elif (folder / "segmenter.json").is_file():
+        segmenter = _load_saved(folder, image_size)
+    elif folder.is_dir() and not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: holds neither segmenter.json (ours) nor config.json (a hub's)")
+    else:
+        from drywall_seg.models.clipseg import load_clipseg
+
+        segmenter = load_clipseg(str(name_or_dir), image_size)
+    return segmenter.eval()
+
+
+def _load_saved(folder: Path, image_size: int | None) -> Segmenter:
+    architecture = read_json(folder / "segmenter.json").get("architecture")
+    if architecture == "compact":
+        from drywall_seg.models.compact import CompactSegmenter
+
+        return CompactSegmenter.load(folder, image_size)
+    if architecture == "clipseg":
+        from drywall_seg.models.clipseg import load_finetuned
+
+        return load_finetuned(folder, image_size)
+    raise ValueError(f"{folder / 'segmenter.json'}: unknown architecture {architecture!r}")

@@ -1,0 +1,188 @@
+"""The compact model: a small convolutional encoder that a sentence steers, for machines without GPU or hub."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from drywall_seg.models.base import Features, Segmenter
+from drywall_seg.prompts import hash_text
+from drywall_seg.runs import read_json, whole_file, write_json
+
+# (repeats, kernel, stride, expansion, channels), EfficientNet-Lite0: Tan & Le 2019 (https://arxiv.org/abs/1905.11946)
+# without squeeze-and-excitation and with ReLU6.
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+PYRAMID_STAGES = (1, 2, 4, 6)  # whose outputs are at 1/4, 1/8, 1/16 and 1/32 of the input
+WIDTH = 96
+BUCKETS, TEXT_WIDTH = 4096, 64
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    """Convolution and BatchNorm, padded as TensorFlow does, for which the public weights were trained."""
+    total = kernel - stride  # of padding; the odd pixel goes to the lower right
+    pad = (total // 2, total - total // 2) * 2
+    padding = [nn.ZeroPad2d(pad)] if total % 2 else []
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, 0 if padding else total // 2, groups=groups, bias=False)
+    return [*padding, conv, nn.BatchNorm2d(outputs, eps=1e-3)]
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter each channel, project; added to the input where the shapes agree."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int):
+        super().__init__()
+        hidden = inputs * expansion
+        expand = [*_conv(inputs, hidden, 1), nn.ReLU6(inplace=True)] if expansion != 1 else []
+        depthwise = [*_conv(hidden, hidden, kernel, stride, groups=hidden), nn.ReLU6(inplace=True)]
+        self.layers = nn.Sequential(*expand, *depthwise, *_conv(hidden, outputs, 1))
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
+        return x + self.layers(x) if self.residual else self.layers(x)
+
+
+class Encoder(nn.Module):
+    """EfficientNet-Lite0 without its head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*_conv(3, 32, 3, stride=2), nn.ReLU6(inplace=True))
+        stages, channels = [], 32
+        for repeats, kernel, stride, expansion, outputs in STAGES:
+            shapes = [(channels, stride)] + [(outputs, 1)] * (repeats - 1)
+            blocks = [InvertedResidual(inputs, outputs, kernel, step, expansion) for inputs, step in shapes]
+            stages.append(nn.Sequential(*blocks))
+            channels = outputs
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, x: Tensor) -> Features:
+        """Maps (B, 3, S, S) to four maps, at 1/4 to 1/32 of S."""
+        x, maps = self.stem(x), []
+        for number, stage in enumerate(self.stages):
+            x = stage(x)
+            if number in PYRAMID_STAGES:
+                maps.append(x)
+        return tuple(maps)
+
+
+class TextEncoder(nn.Module):
+    """Words and character n-grams hashed into an embedding bag, then a small MLP: any sentence can be typed."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(BUCKETS, TEXT_WIDTH, mode="mean")
+        self.mlp = nn.Sequential(nn.Linear(TEXT_WIDTH, 128), nn.ReLU(), nn.Linear(128, width))
+
+    def forward(self, prompts: list[str]) -> Tensor:
+        """Embeds P sentences to (P, width)."""
+        hashes = [hash_text(prompt, BUCKETS) for prompt in prompts]
+        device = self.bag.weight.device
+        ids = torch.tensor([i for hashed in hashes for i in hashed], device=device)
+        starts = torch.tensor([0, *map(len, hashes[:-1])], device=device).cumsum(0)
+        return self.mlp(self.bag(ids, starts))
+
+
+class Decoder(nn.Module):
+    """Feature pyramid whose levels the sentence scales and shifts (FiLM, https://arxiv.org/abs/1709.07871)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        channels = [STAGES[stage][4] for stage in PYRAMID_STAGES]
+        self.laterals = nn.ModuleList(nn.Conv2d(c, WIDTH, 1) for c in channels)
+        self.film = nn.ModuleList(nn.Linear(WIDTH, 2 * WIDTH) for _ in channels)
+        self.smooth = nn.ModuleList(
+            nn.Sequential(*_conv(WIDTH, WIDTH, 3, groups=WIDTH), *_conv(WIDTH, WIDTH, 1), nn.ReLU(inplace=True))
+            for _ in channels
+        )
+        self.head = nn.Sequential(
+            *_conv(WIDTH, WIDTH, 3, groups=WIDTH), *_conv(WIDTH, WIDTH // 2, 1), nn.ReLU(inplace=True)
+        )
+        self.score = nn.Conv2d(WIDTH // 2, 1, 1)
+        nn.init.constant_(self.score.bias, -2.0)  # targets are rare: starting at 12 % saves the first epoch
+
+    def forward(self, features: Features, prompt_embeddings: Tensor) -> Tensor:
+        """Maps the pyramid and embeddings (B, WIDTH) to logits (B, S, S)."""
+        x = None
+        for level in reversed(range(len(features))):
+            lateral = self.laterals[level](features[level])
+            scale, shift = self.film[level](prompt_embeddings)[..., None, None].chunk(2, dim=1)
+            lateral = lateral * (1 + scale) + shift
+            if x is not None:
+                lateral = lateral + F.interpolate(x, size=lateral.shape[-2:], mode="nearest")
+            x = self.smooth[level](lateral)
+        x = F.interpolate(self.head(x), scale_factor=2, mode="bilinear", align_corners=False)
+        logits = F.interpolate(self.score(x), scale_factor=2, mode="bilinear", align_corners=False)
+        return logits[:, 0]  # (B, S, S)
+
+
+class CompactSegmenter(Segmenter):
+    """About 3.4 M parameters; every size that 32 divides."""
+
+    # The public EfficientNet-Lite weights take (x - 127) / 128 of 8-bit values.
+    mean = (127 / 255,) * 3
+    std = (128 / 255,) * 3
+
+    def __init__(self, image_size: int = 320) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.encoder = Encoder()
+        self.text = TextEncoder(WIDTH)
+        self.decoder = Decoder()
+
+    def encode_images(self, pixel_values: Tensor) -> Features:
+        """Encodes images (B, 3, S, S) to four maps, channels last in memory (faster on CPU and on tensor cores)."""
+        return self.encoder(pixel_values.contiguous(memory_format=torch.channels_last))
+
+    def decode(self, features: Features, prompt_embeddings: Tensor) -> Tensor:
+        """Decodes to logits (B, S, S)."""
+        return self.decoder(features, prompt_embeddings)
+
+    def embed_prompts(self, prompts: list[str]) -> Tensor:
+        """Embeds P sentences to (P, 96)."""
+        return self.text(prompts)
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """The sentence encoder trains with the decoder: it starts from nothing, as that does."""
+        return {"encoder": [self.encoder], "decoder": [self.text, self.decoder]}
+
+    def _prompt_encoder_trains(self) -> bool:
+        return self.text.bag.weight.requires_grad
+
+    def save(self, folder: Path) -> None:
+        """Writes all weights."""
+        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        with whole_file(folder / "model.safetensors") as partial:
+            save_file(state, partial)
+        write_json(folder / "segmenter.json", {"architecture": "compact", "image_size": self.image_size})
+
+    @classmethod
+    def load(cls, folder: Path, image_size: int | None = None) -> "CompactSegmenter":
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: If the weights are not this model's; the message names the file.
+        """
+        segmenter = cls(image_size or read_json(folder / "segmenter.json")["image_size"])
+        try:
+            segmenter.load_state_dict(load_file(folder / "model.safetensors"))
+        except RuntimeError as error:
+            raise ValueError(f"{folder / 'model.safetensors'}: not weights of the compact model ({error})") from error
+        return segmenter
+
+
+def new_compact(image_size: int | None = None, seed: int = 42) -> CompactSegmenter:
+    """Returns the model with random weights that depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CompactSegmenter(image_size or 320)

@@ -1,0 +1,114 @@
+"""Sentences: the three labels and how they are asked for, what is absent, and file-name slugs."""
+
+import hashlib
+import re
+import unicodedata
+import zlib
+
+LABELS = ("crack", "taping_area", "joint_line")
+
+TASK_LABELS = ("crack", "taping_area")
+"""The labels that the exports annotate; `joint_line` comes from this project's overlay."""
+
+PROMPTS = {  # the first of each is the canonical sentence
+    "crack": ("segment crack", "segment wall crack"),
+    "taping_area": (
+        "segment taping area",
+        "segment drywall seam",
+        "segment joint tape",
+        "segment joint/tape",
+    ),
+    "joint_line": ("trace joint line", "trace seam line", "joint centre line"),
+}
+
+# A crack photograph shows finished wall, a joint photograph raw board: what the one is asked for is not in the
+# other. A joint line always lies in a taping area, so those two are never negatives of each other.
+ABSENT_LABELS = {
+    "crack": ("taping_area", "joint_line"),
+    "taping_area": ("crack",),
+    "joint_line": ("crack",),
+}
+
+ABSENT_THINGS = (
+    "segment dog",
+    "segment bicycle",
+    "segment radiator",
+    "segment person",
+    "segment paint bucket",
+    "segment window",
+    "segment tree",
+    "segment ceiling lamp",
+    "segment chair",
+    "segment car",
+    "find the ladder",
+    "segment water pipe",
+)
+
+
+def canonical_prompt(label: str) -> str:
+    """Returns the sentence that stands for a label.
+
+    >>> canonical_prompt("taping_area")
+    'segment taping area'
+
+    Raises:
+        ValueError: If the label is not one of `LABELS`.
+    """
+    if label not in PROMPTS:
+        raise ValueError(f"unknown label {label!r}; the labels are {', '.join(LABELS)}")
+    return PROMPTS[label][0]
+
+
+def slug(prompt: str, max_length: int = 60) -> str:
+    """Turns a prompt into the part of a file name that stands for it.
+
+    Letters and digits of any script stay, in lower case; every run of anything else becomes one underscore, so
+    no path separator, quote or dot survives. Longer slugs are cut and end in eight digits of the prompt's hash.
+
+    >>> slug("Segment joint/tape?")
+    'segment_joint_tape'
+
+    Raises:
+        ValueError: If no letter or digit is left.
+    """
+    words = re.sub(r"[\W_]+", "_", unicodedata.normalize("NFKC", prompt).casefold()).strip("_")
+    if not words:
+        raise ValueError(f"prompt {prompt!r} holds no letter or digit")
+    if len(words) > max_length:
+        words = f"{words[: max_length - 9]}_{hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
+    return words
+
+
+def slugs(prompts: list[str]) -> list[str]:
+    """Returns one slug for each prompt.
+
+    Raises:
+        ValueError: If two prompts would write the same file, or if there is no prompt.
+    """
+    if not prompts:
+        raise ValueError("no prompt was given")
+    seen: dict[str, str] = {}
+    for prompt in prompts:
+        name = slug(prompt)
+        if name in seen:
+            raise ValueError(f"prompts {seen[name]!r} and {prompt!r} would both be saved as {name!r}")
+        seen[name] = prompt
+    return list(seen)
+
+
+def hash_text(prompt: str, buckets: int) -> list[int]:
+    """Hashes a sentence's words and their character n-grams (3 to 5, with word borders) to bucket numbers.
+
+    Case, punctuation and spacing do not matter. crc32 is stable across machines and Python versions; `hash()`
+    is not. After fastText's subwords (Bojanowski et al., 2017, https://arxiv.org/abs/1607.04606).
+
+    Returns:
+        Bucket numbers in [0, buckets), in order, repeated where hashes repeat; never empty.
+    """
+    words = slug(prompt, max_length=10_000).split("_")
+    pieces = []
+    for word in words:
+        bounded = f"<{word}>"
+        pieces.append(bounded)
+        pieces += [bounded[i : i + n] for n in (3, 4, 5) for i in range(len(bounded) - n + 1)]
+    return [zlib.crc32(piece.encode()) % buckets for piece in pieces]

@@ -1,0 +1,107 @@
+"""Run folders, and files that appear whole or not at all."""
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+
+PACKAGES = ("drywall-seg", "torch", "transformers", "numpy", "pandas", "pillow", "pycocotools", "papermill")
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a temporary path beside `path` to write to; renames it into place, or removes it on an error.
+
+    The temporary name keeps the suffix, since Pillow and pandas choose the format by it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Like `whole_file` for a folder, which replaces an existing one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    old = path.with_name(f".old-{os.getpid()}-{path.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        if path.exists():
+            os.replace(path, old)
+        os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes a value as indented JSON, whole or not at all."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        ValueError: If it is not JSON; the message names the file.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+
+
+def write_csv(path: str | os.PathLike, table: pd.DataFrame) -> None:
+    """Writes a table without its index, whole or not at all."""
+    with whole_file(path) as partial:
+        table.to_csv(partial, index=False)
+
+
+def write_mask(path: str | os.PathLike, mask) -> None:
+    """Writes uint8 (H, W), values {0, 255}, as a one-channel PNG, whole or not at all."""
+    with whole_file(path) as partial:
+        Image.fromarray(mask).save(partial, format="PNG", optimize=False)
+
+
+def run_folder(outputs_root: str | os.PathLike, run_name: str) -> Path:
+    """Returns the folder of a run, without making it.
+
+    Raises:
+        ValueError: If the name is not a plain folder name (letters, digits, dot, dash, underscore).
+    """
+    if not re.fullmatch(r"[\w-][\w.-]{0,99}", run_name):
+        raise ValueError(f"run_name {run_name!r} must be a folder name: letters, digits, '.', '-' and '_'")
+    return Path(outputs_root) / run_name
+
+
+def environment(device: str, fingerprint: str) -> dict[str, Any]:
+    """Returns what a result depends on besides its settings: versions, device, commit and data."""
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "device": device,
+        "git_commit": git.stdout.strip() or None,
+        "data_fingerprint": fingerprint,
+    }
