@@ -6,6 +6,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from drywall_seg.runs import CHECKPOINT, read_json, run_folder
+
 CLIPSEG = "CIDAS/clipseg-rd64-refined"
 SPLITS = ("photo", "image", "publisher")
 TRAINABLE = ("decoder", "all")
@@ -46,13 +48,19 @@ class RunConfig:
         problems = [
             (self.split not in SPLITS, f"split is {self.split!r}, not one of {', '.join(SPLITS)}"),
             (self.trainable not in TRAINABLE, f"trainable is {self.trainable!r}, not decoder or all"),
-            (self.image_size < 64 or self.image_size % 32, f"image_size is {self.image_size}, not 64, 96, 128 .."),
+            (
+                self.image_size < 64 or self.image_size % 32,
+                f"image_size is {self.image_size}, not 64, 96, 128 ..",
+            ),
             (self.epochs < 0, f"epochs is {self.epochs}, below 0"),
             (self.batch_size < 1, f"batch_size is {self.batch_size}, below 1"),
             (not self.learning_rate > 0, f"learning_rate is {self.learning_rate}, not above 0"),
             (self.weight_decay < 0, f"weight_decay is {self.weight_decay}, below 0"),
             (not 0 <= self.negative_share < 1, f"negative_share is {self.negative_share}, not in [0, 1)"),
-            (self.threshold is not None and not 0 <= self.threshold <= 1, f"threshold {self.threshold} not in [0, 1]"),
+            (
+                self.threshold is not None and not 0 <= self.threshold <= 1,
+                f"threshold {self.threshold} not in [0, 1]",
+            ),
         ]
         for wrong, message in problems:
             if wrong:
@@ -100,6 +108,24 @@ def resolve_config(**parameters: Any) -> RunConfig:
     return replace(RunConfig(), **{**PRESETS[preset], **given, "preset": preset})
 
 
+def run_config(**parameters: Any) -> RunConfig:
+    """Merges parameters over the settings that the run was trained with; without such a run, as `resolve_config`.
+
+    Raises:
+        ValueError: If a given model, preset, split or seed is not the run's: another split of the same data would
+            score photographs that it was trained on.
+    """
+    given = {name: value for name, value in parameters.items() if value is not None}
+    folder = run_folder_of(resolve_config(**given))
+    if not (folder / CHECKPOINT / "segmenter.json").is_file():
+        return resolve_config(**given)
+    stored = read_json(folder / "config.json")
+    for name in ("model", "preset", "split", "seed"):
+        if given.get(name, stored[name]) != stored[name]:
+            raise ValueError(f"{folder}: the run was trained with {name} {stored[name]!r}, not {given[name]!r}")
+    return resolve_config(**{**stored, **given})
+
+
 def close_match(name: str, known: list[str]) -> str:
     """Returns "; did you mean 'x'?" for the nearest known name, else a list of all of them."""
     near = get_close_matches(name, known, n=1)
@@ -121,3 +147,14 @@ def project_root() -> Path:
 def resolve_path(path: str | os.PathLike) -> Path:
     """Makes a path absolute, relative ones against the project's root, whoever starts the notebook."""
     return Path(os.path.abspath(project_root() / Path(path).expanduser()))
+
+
+def run_folder_of(config: RunConfig) -> Path:
+    """Returns the absolute folder of a configuration's run, without making it."""
+    return run_folder(resolve_path(config.outputs_root), config.run_name)
+
+
+def model_of(config: RunConfig) -> str:
+    """Returns what to load: the run's checkpoint if it has one, else the configured model."""
+    checkpoint = run_folder_of(config) / CHECKPOINT
+    return str(checkpoint) if (checkpoint / "segmenter.json").is_file() else config.model

@@ -44,7 +44,12 @@ def read_image(source: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarr
         raise
     except FileNotFoundError as error:
         raise ImageError(f"{source}: no such file") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's kinds of "broken"
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:  # Pillow's kinds of "broken"
         raise ImageError(f"{source}: cannot be read as an image ({error})") from error
 
 

@@ -6,7 +6,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +14,9 @@ from typing import Any
 
 import pandas as pd
 from PIL import Image
+from tqdm import tqdm
+
+CHECKPOINT = "checkpoint"
 
 PACKAGES = ("drywall-seg", "torch", "transformers", "numpy", "pandas", "pillow", "pycocotools", "papermill")
 
@@ -105,3 +108,8 @@ def environment(device: str, fingerprint: str) -> dict[str, Any]:
         "git_commit": git.stdout.strip() or None,
         "data_fingerprint": fingerprint,
     }
+
+
+def progress(items: Iterable, desc: str, unit: str) -> tqdm:
+    """Shows a bar with the time left; redrawn seldom, since an executed notebook keeps every redraw."""
+    return tqdm(items, desc=desc, unit=unit, mininterval=2.0, dynamic_ncols=True)

@@ -1,0 +1,123 @@
+"""The command line: a thin wrapper over the functions that the notebooks call."""
+
+import ast
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+Parameters = tuple[tuple[str, str], ...]
+
+PARAMETERS = click.option(
+    "-p",
+    "parameters",
+    nargs=2,
+    multiple=True,
+    metavar="NAME VALUE",
+    help="A parameter; may be given many times.",
+)
+RUN_NAME = click.option("--run-name", help="Folder of the run below outputs_root.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="drywall-seg")
+def main() -> None:
+    """Segment drywall photographs by a sentence: segment crack, segment taping area, trace joint line."""
+
+
+def parse_value(text: str) -> Any:
+    """Reads a value as papermill's command line does: True, False, None, whole and decimal numbers, else text.
+
+    >>> parse_value("8"), parse_value("2e-5"), parse_value("None"), parse_value("photo")
+    (8, 2e-05, None, 'photo')
+    """
+    if text in ("True", "False", "None"):
+        return ast.literal_eval(text)
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _collect(parameters: Parameters, run_name: str | None) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, text in (*parameters, *([("run_name", run_name)] if run_name is not None else [])):
+        if name in values:
+            raise click.UsageError(f"{name} is given twice")
+        # A name is text, also where it looks like a number.
+        values[name] = text if name == "run_name" else parse_value(text)
+    return values
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--seed", default=42, show_default=True)
+def sample(folder: Path, seed: int) -> None:
+    """Write a drawn sample export into FOLDER."""
+    from drywall_seg.data.sample import write_sample
+
+    click.echo(write_sample(folder, seed))
+
+
+@main.command()
+@click.argument("notebook")
+@PARAMETERS
+@RUN_NAME
+@click.option("--again", is_flag=True, help="Run it even if this run has finished it.")
+def run(notebook: str, parameters: Parameters, run_name: str | None, again: bool) -> None:
+    """Run NOTEBOOK (or `all`) headless; its executed copy and results go into the run's folder."""
+    from drywall_seg.notebooks import run_notebook
+
+    click.echo(run_notebook(notebook, _collect(parameters, run_name), again))
+
+
+@main.command()
+@PARAMETERS
+@RUN_NAME
+def train(parameters: Parameters, run_name: str | None) -> None:
+    """Train without a notebook, as 02_train does."""
+    from drywall_seg.config import resolve_config, run_folder_of
+    from drywall_seg.data.manifest import prepare
+    from drywall_seg.training.fit import train_run
+
+    config = resolve_config(**_collect(parameters, run_name))
+    history = train_run(config, prepare(config))
+    click.echo(history.to_string(index=False))
+    click.echo(run_folder_of(config))
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--prompt", "prompts", multiple=True, required=True, help="A sentence; may be given many times.")
+@click.option("--model", default="compact", show_default=True, help="compact, a checkpoint folder, or a hub id.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the masks.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="For all prompts; else the model's own.")
+def predict(paths: tuple[Path, ...], prompts: tuple[str, ...], model: str, out: Path, threshold: float | None) -> None:
+    """Write a mask for every photo in PATHS (files, folders) and every prompt."""
+    from drywall_seg.inference import Predictor
+    from drywall_seg.inference.files import predict_files
+    from drywall_seg.prompts import slugs
+
+    slugs(list(prompts))  # before a model is loaded
+    table, errors, renamed = predict_files(Predictor.load(model), paths, prompts, out, threshold)
+    for photo, stem in renamed.items():
+        click.echo(f"{photo}: saved as {stem}, another photo has its name", err=True)
+    click.echo(f"{len(table)} masks in {out}")
+    for message in errors.values():
+        click.echo(f"error: {message}", err=True)
+    if errors:
+        sys.exit(1)
+
+
+def entry() -> None:
+    """Runs the command line; an error of the data or of a notebook is one line, not a traceback."""
+    from drywall_seg.notebooks import NotebookError
+
+    try:
+        main()
+    except (ValueError, OSError, NotebookError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)

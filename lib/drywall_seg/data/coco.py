@@ -1,0 +1,229 @@
+"""Roboflow's COCO exports: which there are, what they say, and their annotations as masks."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from drywall_seg.prompts import LABELS
+from drywall_seg.runs import read_json
+
+# The label of an export, by the name of its folder. Another export's label is given by the caller.
+EXPORT_LABELS = (("cracks*", "crack"), ("drywall-join-detect*", "taping_area"))
+
+PARTS = ("train", "valid", "test")
+ANNOTATION_FILE = "_annotations.coco.json"
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message names the file, the id and the value."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """One exported data set: a folder with the parts train, valid and test, or some of them."""
+
+    folder: Path
+    label: str
+
+    @property
+    def annotation_files(self) -> list[Path]:
+        """The annotation files that are there, in the order of `PARTS`."""
+        return [f for part in PARTS if (f := self.folder / part / ANNOTATION_FILE).is_file()]
+
+
+@dataclass
+class CocoImage:
+    """One image entry and its annotations."""
+
+    entry: dict[str, Any]
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def file_name(self) -> str:
+        """The name as it stands in the file."""
+        return self.entry["file_name"]
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.entry["height"], self.entry["width"]
+
+
+def find_exports(data_root: Path, labels: dict[str, str] | None = None) -> list[Export]:
+    """Finds the exports in a folder, or the folder itself where it is one.
+
+    Args:
+        data_root: Looked at down to two levels of folders.
+        labels: Label by folder name, for exports that `EXPORT_LABELS` does not know.
+
+    Raises:
+        DataError: If there is none, or the label of one is unknown.
+    """
+    found = {f.parent.parent for depth in ("*", "*/*", "*/*/*") for f in data_root.glob(f"{depth}/{ANNOTATION_FILE}")}
+    folders = sorted(folder for folder in found if any((folder / p / ANNOTATION_FILE).is_file() for p in PARTS))
+    if not folders:
+        raise DataError(f"{data_root}: no COCO export in it (a folder with train/{ANNOTATION_FILE})")
+    return [Export(folder, _export_label(folder, labels or {})) for folder in folders]
+
+
+def _export_label(folder: Path, labels: dict[str, str]) -> str:
+    name = folder.resolve().name
+    label = labels.get(name) or next((lb for pat, lb in EXPORT_LABELS if fnmatch(name.casefold(), pat)), None)
+    if label not in LABELS:
+        known = ", ".join(f"{pattern} is {label}" for pattern, label in EXPORT_LABELS)
+        raise DataError(f"{folder}: label {label!r} of this export is not known (by folder name: {known})")
+    return label
+
+
+def read_coco(path: Path) -> tuple[list[CocoImage], dict[int, str]]:
+    """Reads and checks a COCO file.
+
+    Returns:
+        The images with their annotations, in file order, and category names by id.
+
+    Raises:
+        DataError: If it is not COCO, an image or annotation id comes twice, a name or size is not one, an annotation
+            is of an unknown image or category, or a bbox is not four finite numbers.
+    """
+    try:
+        data = read_json(path)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(data, dict) or not _is_list_of_dicts(data.get(key)):
+            raise DataError(f"{path}: not COCO, {key!r} is not a list of objects")
+    categories = {c.get("id"): str(c.get("name")) for c in data["categories"]}
+    images: dict[int, CocoImage] = {}
+    names = set()
+    for entry in data["images"]:
+        _check_image(path, entry)
+        if entry["id"] in images or entry["file_name"] in names:
+            raise DataError(f"{path}: image id {entry['id']!r} ({entry['file_name']!r}) comes twice")
+        names.add(entry["file_name"])
+        images[entry["id"]] = CocoImage(entry)
+    for annotation in data["annotations"]:
+        image_id, category = annotation.get("image_id"), annotation.get("category_id")
+        where = f"{path}: annotation {annotation.get('id')!r}"
+        if not isinstance(image_id, int) or image_id not in images:
+            raise DataError(f"{where}: its image {image_id!r} is not in the file")
+        if not isinstance(category, int) or category not in categories:
+            raise DataError(f"{where}: its category {category!r} is not in the file")
+        if not _is_bbox(annotation.get("bbox")):
+            raise DataError(f"{where}: bbox {annotation.get('bbox')!r} is not four finite numbers")
+        images[image_id].annotations.append(annotation)
+    return list(images.values()), categories
+
+
+def _is_list_of_dicts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_bbox(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+
+
+def _check_image(path: Path, entry: dict[str, Any]) -> None:
+    name = entry.get("file_name")
+    if not isinstance(entry.get("id"), int) or not isinstance(name, str):
+        raise DataError(f"{path}: not COCO, an image entry without id or file_name: {entry!r:.200}")
+    if name != Path(name).name or name in ("", ".", "..") or "\\" in name or "\0" in name:
+        raise DataError(f"{path}: image {entry['id']}: file name {name!r} is not a plain name")
+    for side in ("height", "width"):
+        if not isinstance(entry.get(side), int) or not 0 < entry[side] <= 100_000:
+            raise DataError(f"{path}: image {entry['id']} ({name}): {side} {entry.get(side)!r} is not a size")
+
+
+@dataclass(frozen=True)
+class Rasterised:
+    """An image's annotations as one mask."""
+
+    mask: np.ndarray
+    """uint8 (H, W), values {0, 255}."""
+    kind: str
+    """polygon, box, rle, mixed or none."""
+    n_degenerate: int
+    """Polygons with under three points or no area, for which their box stands in."""
+
+
+def rasterise(annotations: Iterable[dict[str, Any]], size_hw: tuple[int, int], where: str) -> Rasterised:
+    """Draws the union of annotations with pycocotools' own rules.
+
+    A `segmentation` that is empty or only degenerate is replaced by its box, clipped to the image. Crowd regions
+    count as target. Without annotations the mask is empty.
+
+    Args:
+        annotations: COCO annotations of one image.
+        size_hw: The image's height and width in pixels.
+        where: What an error message starts with: file and image.
+
+    Raises:
+        DataError: If a segmentation is none of polygons, RLE or empty, or does not fit the image.
+    """
+    mask = np.zeros(size_hw, np.uint8)
+    kinds, n_degenerate = set(), 0
+    for annotation in annotations:
+        place = f"{where}: annotation {annotation.get('id')!r}"
+        segmentation = annotation.get("segmentation") or []
+        if isinstance(segmentation, dict):
+            kinds.add("rle")
+            mask |= _decode_rle(segmentation, size_hw, place)
+            continue
+        rings = [ring for ring in _check_rings(segmentation, size_hw, place) if _has_area(ring)]
+        n_degenerate += len(segmentation) - len(rings)
+        kinds.add("polygon" if rings else "box")
+        for shape in rings or _clipped_box(annotation["bbox"], size_hw):
+            mask |= coco_mask.decode(coco_mask.frPyObjects(shape, *size_hw))[..., 0]
+    kind = kinds.pop() if len(kinds) == 1 else "mixed" if kinds else "none"
+    return Rasterised(mask * np.uint8(255), kind, n_degenerate)
+
+
+def _check_rings(segmentation: Any, size_hw: tuple[int, int], place: str) -> list[list[list[float]]]:
+    """Returns the rings, each as a list of one, which is what pycocotools takes for a polygon."""
+    limit = 10 * max(size_hw)  # far outside the picture: pycocotools would walk every pixel on the way
+    for ring in segmentation if isinstance(segmentation, list) else [segmentation]:
+        if not isinstance(ring, list) or len(ring) % 2 or not all(map(_is_number, ring)):
+            raise DataError(f"{place}: segmentation {ring!r:.120} is not a list of x, y numbers")
+        if any(abs(value) > limit for value in ring):
+            raise DataError(f"{place}: segmentation {max(ring, key=abs)!r} lies far outside the {size_hw} image")
+    return [[ring] for ring in segmentation]
+
+
+def _has_area(shape: list[list[float]]) -> bool:
+    points = np.array(shape[0], np.float64).reshape(-1, 2)
+    x, y = (points - points[:1]).T if len(points) else points.T
+    return len(points) >= 3 and abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) > 1e-6
+
+
+def _clipped_box(bbox_xywh: list[float], size_hw: tuple[int, int]) -> list[np.ndarray]:
+    """Returns the box cut to the image, as pycocotools takes it, or nothing where no area is left."""
+    x, y, width, height = bbox_xywh
+    left, top = max(x, 0), max(y, 0)
+    right, bottom = min(x + width, size_hw[1]), min(y + height, size_hw[0])
+    return [np.array([[left, top, right - left, bottom - top]], np.float64)] if right > left and bottom > top else []
+
+
+def _decode_rle(rle: dict[str, Any], size_hw: tuple[int, int], place: str) -> np.ndarray:
+    counts, size = rle.get("counts"), rle.get("size")
+    if size != list(size_hw):
+        raise DataError(f"{place}: RLE size {size!r} is not the image's {list(size_hw)}")
+    if isinstance(counts, list):
+        whole = all(isinstance(c, int) and c >= 0 for c in counts) and sum(counts) == size_hw[0] * size_hw[1]
+        if not whole:
+            raise DataError(f"{place}: RLE counts {counts!r:.80} do not add up to the image's pixels")
+        return coco_mask.decode(coco_mask.frPyObjects(rle, *size_hw))
+    if not isinstance(counts, str):
+        raise DataError(f"{place}: RLE counts are {type(counts).__name__}, not text or a list")
+    try:
+        return coco_mask.decode({"size": size, "counts": counts.encode("ascii")})
+    except (ValueError, UnicodeEncodeError) as error:
+        raise DataError(f"{place}: RLE counts {counts!r:.80} are not valid ({error})") from error

@@ -1,0 +1,211 @@
+"""The manifest: exports and overlays merged into one row per (image, label), masks beside it."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from drywall_seg.config import RunConfig, project_root, resolve_path
+from drywall_seg.data.coco import CocoImage, DataError, Export, find_exports, rasterise, read_coco
+from drywall_seg.data.overlays import Rows, apply_overlay, store_mask
+from drywall_seg.data.sample import write_sample
+from drywall_seg.data.splits import assign_splits
+from drywall_seg.images import ImageError, read_image
+from drywall_seg.runs import progress, read_json, write_csv, write_json
+
+FORMAT = 1
+COLUMNS = "image_id source photo_id label image_path mask_path width height annotation_kind mask_area split".split()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The rows, and where their paths start."""
+
+    table: pd.DataFrame
+    data_root: Path
+    folder: Path
+    info: dict[str, Any]
+    """The sidecar `manifest.json`: data root, settings, fingerprint, summary."""
+
+    def rows(self, split: str) -> pd.DataFrame:
+        """Returns the rows of train, val or test."""
+        return self.table[self.table.split == split].reset_index(drop=True)
+
+    def image_file(self, row: Any) -> Path:
+        """Returns the path of a row's photo."""
+        return self.data_root / row.image_path
+
+    def mask_file(self, row: Any) -> Path:
+        """Returns the path of a row's mask."""
+        return self.folder / row.mask_path
+
+
+def prepare(config: RunConfig) -> Manifest:
+    """Makes the manifest of a configuration's data, or refreshes it where data or settings changed.
+
+    `data/sample` is drawn where it is missing. On unchanged data nothing is written.
+
+    Raises:
+        DataError: If the data cannot be used.
+    """
+    data_root = resolve_path(config.data_root)
+    if data_root == project_root() / "data" / "sample":
+        write_sample(data_root)
+    folder = project_root() / "data" / "processed" / data_root.name
+    overlays = sorted((project_root() / "data" / "annotations").glob("*.coco.json"))
+    return build_manifest(data_root, folder, config.split, config.seed, overlays)
+
+
+def build_manifest(
+    data_root: Path,
+    folder: Path,
+    split: str = "photo",
+    seed: int = 42,
+    overlays: list[Path] | tuple[Path, ...] = (),
+    labels: dict[str, str] | None = None,
+) -> Manifest:
+    """Merges all exports of a folder, and the overlays that fit, into a manifest.
+
+    Nothing is read twice: where the files' names, sizes and times and the settings are those recorded, the stored
+    manifest is returned. It can be stopped at any point and run again; the sidecar, written last, makes it valid.
+
+    Args:
+        data_root: Folder with the exports; overlays directly in it (`*.coco.json`) apply too. Only read.
+        folder: Where the manifest and the masks go.
+        split: photo, image or publisher.
+        seed: Of the split.
+        overlays: COCO files without images, joined by the images' sha256; later ones win.
+        labels: Label by export folder name, where `coco.EXPORT_LABELS` does not tell it.
+
+    Raises:
+        DataError: If an export or overlay cannot be used.
+    """
+    exports = find_exports(data_root, labels)
+    overlays = [*sorted(data_root.glob("*.coco.json")), *overlays]
+    state = _state([e.folder for e in exports], overlays)
+    settings = {
+        "format": FORMAT,
+        "split": split,
+        "seed": seed,
+        "labels": {e.folder.name: e.label for e in exports},
+    }
+    sidecar = folder / "manifest.json"
+    info = read_json(sidecar) if sidecar.is_file() else {}
+    same_data = info.get("data_root") == str(data_root) and info.get("state") == state
+    if same_data and info["settings"] == settings:
+        return Manifest(_read_table(folder), data_root, folder, info)
+    sidecar.unlink(missing_ok=True)  # from here until the end the folder is no manifest
+    if same_data and {**info["settings"], "split": split, "seed": seed} == settings:
+        table = _read_table(folder)
+    else:
+        rows, info = _collect(data_root, folder, exports, overlays)
+        table = pd.DataFrame(rows)
+        info |= {"data_root": str(data_root), "state": state}
+    table["split"] = assign_splits(table, split, seed)
+    table = table[COLUMNS]
+    write_csv(folder / "manifest.csv", table)
+    _remove_stale_masks(folder, set(table.mask_path))
+    info["settings"] = settings
+    write_json(sidecar, info)
+    return Manifest(table, data_root, folder, info)
+
+
+def photo_id(file_name: str) -> str:
+    """Returns the source photograph: the name before Roboflow's `.rf.`, else the name without its suffix.
+
+    >>> photo_id("2416_jpg.rf.bf2b80646c006685.jpg")
+    '2416_jpg'
+    """
+    return file_name.split(".rf.")[0] if ".rf." in file_name else Path(file_name).stem
+
+
+def _state(folders: list[Path], overlays: list[Path]) -> str:
+    files = sorted(f for folder in folders for f in folder.glob("*/*") if f.is_file()) + list(overlays)
+    lines = []
+    for file in files:
+        stat = file.stat()
+        lines.append(f"{file} {stat.st_size} {stat.st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _read_table(folder: Path) -> pd.DataFrame:
+    text = dict.fromkeys(("image_id", "source", "photo_id"), str)
+    return pd.read_csv(folder / "manifest.csv", dtype=text, keep_default_na=False)
+
+
+def _collect(
+    data_root: Path, folder: Path, exports: list[Export], overlays: list[Path]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Reads everything once: rows, masks on disk, fingerprint and summary."""
+    annotation_files = [(export, file) for export in exports for file in export.annotation_files]
+    entries = [(export, file, image) for export, file in annotation_files for image in read_coco(file)[0]]
+    _check_files(entries)
+    rows: Rows = {}
+    hashes: dict[str, list[str]] = {}  # image ids by the image file's sha256; byte-equal copies share one
+    n_degenerate = 0
+    for export, file, image in progress(entries, "reading images", "image"):
+        path = file.parent / image.file_name
+        row = _image_row(data_root, export, path, image)
+        drawn = rasterise(image.annotations, image.size_hw, f"{file}: image {image.entry['id']} ({path.name})")
+        n_degenerate += drawn.n_degenerate
+        store_mask(folder, row, drawn)
+        rows[row["image_id"], row["label"]] = row
+        hashes.setdefault(hashlib.sha256(path.read_bytes()).hexdigest(), []).append(row["image_id"])
+    content = [f"{sha256} {ids}" for sha256, ids in sorted(hashes.items())]
+    content += [hashlib.sha256(file.read_bytes()).hexdigest() for _, file in annotation_files]
+    content += [hashlib.sha256(file.read_bytes()).hexdigest() for file in overlays]
+    summary = {
+        "n_images": len(entries),
+        "n_degenerate_polygons": n_degenerate,
+        "overlays": {file.name: apply_overlay(file, folder, hashes, rows) for file in overlays},
+    }
+    return list(rows.values()), {
+        "fingerprint": hashlib.sha256("\n".join(content).encode()).hexdigest(),
+        "summary": summary,
+    }
+
+
+def _check_files(entries: list[tuple[Export, Path, CocoImage]]) -> None:
+    missing, masks = [], {}
+    for export, file, image in entries:
+        path = file.parent / image.file_name
+        if not path.is_file():
+            missing.append(f"{path} (image {image.entry['id']} of {file})")
+        # One name in two spellings is one file on many systems, so two exports could overwrite each other's masks.
+        key = (export.label, f"{_image_id(export, path)}".rpartition(".")[0].casefold())
+        other = masks.setdefault(key, path)
+        if other != path:
+            raise DataError(f"{other} and {path} would write the same mask file; rename one export or image")
+    if missing:
+        raise DataError(f"{len(missing)} images are missing:\n" + "\n".join(missing))
+
+
+def _image_id(export: Export, path: Path) -> str:
+    return f"{export.folder.resolve().name}/{path.parent.name}/{path.name}"
+
+
+def _image_row(data_root: Path, export: Export, path: Path, image: CocoImage) -> dict[str, Any]:
+    try:
+        size_hw = read_image(path).shape[:2]  # decodes it whole: a truncated JPEG is found here
+    except ImageError as error:
+        raise DataError(f"{error} (image {image.entry['id']})") from error
+    if size_hw != image.size_hw:
+        raise DataError(f"{path}: image {image.entry['id']} is {size_hw} high and wide, its JSON says {image.size_hw}")
+    image_id = _image_id(export, path)
+    return {
+        "image_id": image_id,
+        "source": export.folder.resolve().name,
+        "photo_id": photo_id(path.name),
+        "label": export.label,
+        "image_path": path.relative_to(data_root).as_posix(),
+        "width": size_hw[1],
+        "height": size_hw[0],
+    }
+
+
+def _remove_stale_masks(folder: Path, kept: set[str]) -> None:
+    for mask in (folder / "masks").rglob("*.png"):
+        if mask.relative_to(folder).as_posix() not in kept:
+            mask.unlink()

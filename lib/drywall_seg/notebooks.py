@@ -1,0 +1,139 @@
+"""The strict notebook runner over papermill."""
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from drywall_seg.config import close_match, project_root, resolve_path
+from drywall_seg.runs import run_folder
+
+PIPELINE = ("01_prepare", "02_train", "03_evaluate", "04_visualize_panels")
+RUN_ALL = "00_run_all"
+
+
+class NotebookError(RuntimeError):
+    """A notebook that cannot be run, or failed; the message says which, where and why."""
+
+
+def notebook_file(name: str) -> Path:
+    """Returns the path of a notebook by its name; `all` is `00_run_all`.
+
+    Raises:
+        NotebookError: If there is none of that name.
+    """
+    folder = project_root() / "notebooks"
+    stem = RUN_ALL if name == "all" else Path(name).stem
+    known = sorted(path.stem for path in folder.glob("[0-9]*.ipynb"))
+    if stem not in known:
+        raise NotebookError(f"no notebook {name!r} in {folder}{close_match(stem, known)}")
+    return folder / f"{stem}.ipynb"
+
+
+def declared_parameters(path: Path) -> dict[str, Any]:
+    """Returns the names in a notebook's parameters cell with their defaults.
+
+    Papermill's own inspection skips lines that it cannot match; the cell is Python literals, so it is read as such.
+
+    Raises:
+        NotebookError: If not exactly one cell is tagged `parameters`, or it holds more than assigned literals.
+    """
+    cells = [c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", ())]
+    if len(cells) != 1:
+        raise NotebookError(f"{path}: {len(cells)} cells are tagged 'parameters', not one")
+    declared = {}
+    for statement in ast.parse(cells[0].source).body:
+        try:
+            (target,) = statement.targets
+            declared[target.id] = ast.literal_eval(statement.value)
+        except (AttributeError, ValueError) as error:
+            line = ast.unparse(statement)
+            raise NotebookError(f"{path}: parameters cell: {line!r} is not a name and a literal") from error
+    return declared
+
+
+def check_parameters(paths: list[Path], parameters: Mapping[str, Any]) -> None:
+    """Refuses a parameter that none of the notebooks declares.
+
+    Raises:
+        NotebookError: Naming the close match.
+    """
+    known = sorted({name for path in paths for name in declared_parameters(path)})
+    for name in parameters:
+        if name not in known:
+            stems = ", ".join(path.stem for path in paths)
+            raise NotebookError(f"{stems}: no parameter {name!r}{close_match(name, known)}")
+
+
+def run_notebook(name: str, parameters: Mapping[str, Any] | None = None, again: bool = False) -> Path:
+    """Runs a notebook headless and keeps the executed copy in the run's folder, also when it fails.
+
+    A notebook that this run has finished with the same parameters is not run again.
+
+    Args:
+        name: As in `notebooks/`, with or without `.ipynb`; `all` for `00_run_all`.
+        parameters: Values for its parameters cell.
+        again: Run it even if it is done.
+
+    Returns:
+        The executed copy, `outputs/<run_name>/notebooks/<name>.ipynb`.
+
+    Raises:
+        NotebookError: If a parameter is unknown (before anything starts), or a cell fails.
+    """
+    source, parameters = notebook_file(name), dict(parameters or {})
+    check_parameters([source], parameters)
+    settings = declared_parameters(source) | parameters
+    folder = run_folder(resolve_path(settings["outputs_root"]), settings["run_name"])
+    copy = folder / "notebooks" / source.name
+    if not again and _is_done(copy, source, parameters):
+        return copy
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            source,
+            copy,
+            parameters=parameters,
+            cwd=project_root(),
+            kernel_name="python3",
+            log_output=False,
+            progress_bar=True,
+        )
+    except PapermillExecutionError as error:
+        raise NotebookError(
+            f"{source.stem} failed in cell {error.cell_index}: {error.ename}: {error.evalue}\nexecuted copy: {copy}"
+        ) from error
+    return copy
+
+
+def run_pipeline(parameters: Mapping[str, Any]) -> list[Path]:
+    """Runs 01 to 04 in order, each with those of the parameters that it declares, and returns the executed copies.
+
+    Raises:
+        NotebookError: As `run_notebook`.
+    """
+    sources = [notebook_file(name) for name in PIPELINE]
+    check_parameters(sources, parameters)
+    copies = []
+    for source in sources:
+        declared = declared_parameters(source)
+        copies.append(run_notebook(source.stem, {n: v for n, v in parameters.items() if n in declared}))
+    return copies
+
+
+def _is_done(copy: Path, source: Path, parameters: Mapping[str, Any]) -> bool:
+    if not copy.is_file():
+        return False
+    executed, wanted = (nbformat.read(path, as_version=4) for path in (copy, source))
+    record = executed.metadata.get("papermill", {})
+    cells = [c.source for c in executed.cells if "injected-parameters" not in c.metadata.get("tags", ())]
+    return (
+        record.get("exception") is None
+        and record.get("end_time") is not None
+        and record.get("parameters") == parameters
+        and cells == [c.source for c in wanted.cells]
+    )

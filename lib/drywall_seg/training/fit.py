@@ -1,0 +1,206 @@
+"""The training loop: AdamW, warm-up and cosine, clipping, half precision, the best epoch by val."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from drywall_seg.config import RunConfig, run_folder_of
+from drywall_seg.data.dataset import PromptedDataset
+from drywall_seg.data.manifest import Manifest
+from drywall_seg.evaluation.evaluate import score_validation
+from drywall_seg.inference.predict import THRESHOLDS_FILE, Predictor
+from drywall_seg.inference.torch_backend import TorchBackend, default_device, half_precision
+from drywall_seg.models import Segmenter, load_segmenter
+from drywall_seg.runs import CHECKPOINT, environment, progress, read_json, whole_folder, write_csv, write_json
+from drywall_seg.training.losses import segmentation_loss
+
+OnEpoch = Callable[[dict[str, Any]], None]
+
+
+def train_run(config: RunConfig, manifest: Manifest, on_epoch: OnEpoch | None = None) -> pd.DataFrame:
+    """Trains a run, or does nothing where it is finished, and returns its history.
+
+    Writes `config.json`, `environment.json`, `history.csv` and `checkpoint/` into the run's folder. With 0 epochs
+    the loaded model becomes the checkpoint, and only thresholds are chosen.
+
+    Raises:
+        ValueError: If the run's folder holds a run of other settings or data; a free name is proposed.
+    """
+    folder = run_folder_of(config)
+    about = environment(default_device(), manifest.info["fingerprint"])
+    if (folder / "config.json").is_file():
+        _check_same_run(folder, config, about["data_fingerprint"])
+        if (folder / CHECKPOINT / THRESHOLDS_FILE).is_file() and _epochs_done(folder) == config.epochs:
+            return read_history(folder)
+    write_json(folder / "environment.json", about)
+    write_json(folder / "config.json", config.to_dict())
+    segmenter = load_segmenter(config.model, config.image_size, config.seed)
+    return fit(segmenter, manifest, config, folder, on_epoch)
+
+
+def fit(
+    segmenter: Segmenter,
+    manifest: Manifest,
+    config: RunConfig,
+    folder: Path,
+    on_epoch: OnEpoch | None = None,
+) -> pd.DataFrame:
+    """Trains a segmenter on the train part; its best epoch on val becomes `folder/checkpoint`.
+
+    Best is the largest (mean IoU + mean Dice) / 2 over val's images. The segmenter ends with the last epoch's
+    weights. On a CPU the same settings give the same weights to the bit.
+
+    Args:
+        segmenter: Changed in place.
+        manifest: The data.
+        config: The settings.
+        folder: Where the checkpoint and `history.csv` go.
+        on_epoch: Called with each epoch's row of the history.
+
+    Raises:
+        FloatingPointError: If the loss is not finite.
+    """
+    torch.manual_seed(config.seed)
+    device = torch.device(default_device())
+    segmenter.to(device)
+    parameters = segmenter.trainable_parameters(config.trainable)
+    dataset = PromptedDataset(
+        manifest,
+        "train",
+        segmenter.image_size,
+        segmenter.mean,
+        segmenter.std,
+        seed=config.seed,
+        negative_share=config.negative_share,
+        crop_min=config.crop_min,
+        color_strength=config.color_strength,
+    )
+    if config.epochs and not len(dataset):
+        raise ValueError(f"{manifest.folder / 'manifest.csv'}: no row is in train")
+    optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
+    n_steps = config.epochs * math.ceil(len(dataset) / config.batch_size)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(n_steps, config.warmup_share))
+    scaler = torch.amp.GradScaler(device.type, enabled=half_precision(device) is torch.float16)
+    history: list[dict[str, Any]] = []
+    best = -math.inf
+    with progress(None, "training", "step") as bar:
+        bar.reset(total=n_steps)
+        for epoch in range(config.epochs):
+            started = time.monotonic()
+            dataset.epoch = epoch
+            loss = _train_epoch(segmenter, dataset, config, optimizer, scheduler, scaler, bar)
+            row, score = _validate(segmenter, manifest, config, folder, best)
+            best = max(best, score)
+            rate = scheduler.get_last_lr()[0]
+            row = {"epoch": epoch + 1, "train_loss": loss, "learning_rate": rate, **row, "score": score}
+            history.append({**row, "best": score == best, "seconds": round(time.monotonic() - started, 1)})
+            write_csv(folder / "history.csv", pd.DataFrame(history))
+            if on_epoch:
+                on_epoch(history[-1])
+    if not config.epochs:
+        _validate(segmenter, manifest, config, folder, best)
+        write_csv(folder / "history.csv", pd.DataFrame(columns=["epoch"]))
+    return read_history(folder)
+
+
+def learning_rate_factor(n_steps: int, warmup_share: float) -> Callable[[int], float]:
+    """Returns the factor by step: linear up over the warm-up's share of the steps, then a cosine down to 0."""
+    n_warm = max(1, round(warmup_share * n_steps))
+
+    def factor(step: int) -> float:
+        if step < n_warm:
+            return (step + 1) / n_warm
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - n_warm) / max(1, n_steps - n_warm))))
+
+    return factor
+
+
+def _train_epoch(
+    segmenter: Segmenter,
+    dataset: PromptedDataset,
+    config: RunConfig,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LambdaLR,
+    scaler: torch.amp.GradScaler,
+    bar: tqdm,
+) -> float:
+    """Makes one pass over the data and returns the mean loss."""
+    device, dtype = segmenter.device, half_precision(segmenter.device)
+    workers = min(4, os.cpu_count() or 1) if device.type == "cuda" else 0  # on a CPU they would take its cores
+    loader = DataLoader(dataset, config.batch_size, sampler=dataset.order(), num_workers=workers)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    segmenter.train()
+    total = 0.0
+    for batch in loader:
+        pixels, target, valid = (batch[name].to(device) for name in ("pixel_values", "target", "valid"))
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            logits = segmenter(pixels, segmenter.encode_prompts(batch["prompt"]))
+        loss = segmentation_loss(logits, target, valid, config.bce_weight, config.dice_weight)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()} at learning_rate {config.learning_rate}; lower it")
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        scheduler.step()
+        total += loss.item() * len(pixels)
+        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+        bar.update()
+    return total / len(dataset)
+
+
+def _validate(
+    segmenter: Segmenter, manifest: Manifest, config: RunConfig, folder: Path, best: float
+) -> tuple[dict[str, Any], float]:
+    """Scores val, and makes the checkpoint where the score is above the best so far."""
+    predictor = Predictor(TorchBackend(segmenter))
+    thresholds, summary = score_validation(predictor, manifest, threshold=config.threshold)
+    row = {
+        f"val_{label}_{name}": values[name]
+        for label, values in {**summary["labels"], "overall": summary["overall"] or {}}.items()
+        for name in ("mean_iou", "mean_dice")
+        if name in values
+    }
+    overall = summary["overall"]  # None where val is empty: then the last epoch is as good as any
+    score = (overall["mean_iou"] + overall["mean_dice"]) / 2 if overall else 0.0
+    if score > best or not overall:
+        how = "given" if config.threshold is not None else "largest mean Dice over val's images"
+        with whole_folder(folder / CHECKPOINT) as partial:
+            segmenter.save(partial)
+            write_json(partial / THRESHOLDS_FILE, {"thresholds": thresholds, "chosen": how})
+    return row, score
+
+
+def read_history(folder: Path) -> pd.DataFrame:
+    """Returns a run's history, one row an epoch; no rows for a run of 0 epochs."""
+    return pd.read_csv(folder / "history.csv")
+
+
+def _epochs_done(folder: Path) -> int:
+    return len(read_history(folder)) if (folder / "history.csv").is_file() else -1
+
+
+def _check_same_run(folder: Path, config: RunConfig, fingerprint: str) -> None:
+    stored, wanted = read_json(folder / "config.json"), config.to_dict()
+    different = [
+        f"{name} {stored.get(name)!r}, now {wanted[name]!r}" for name in wanted if stored.get(name) != wanted[name]
+    ]
+    about = folder / "environment.json"
+    if about.is_file() and read_json(about)["data_fingerprint"] != fingerprint:
+        different.append("the data, which have changed")
+    if different:
+        number = next(n for n in range(2, 10_000) if not folder.with_name(f"{folder.name}-{n}").exists())
+        raise ValueError(
+            f"{folder} holds a run with other settings: {'; '.join(different)}. "
+            f"Give another run_name; {folder.name}-{number} is free"
+        )

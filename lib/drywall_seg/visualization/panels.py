@@ -1,0 +1,171 @@
+"""Pictures: Original | Ground truth | Prediction, and the curves of a training."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image, ImageFilter
+
+from drywall_seg.config import RunConfig, run_folder_of
+from drywall_seg.data.manifest import Manifest
+from drywall_seg.images import read_image, read_mask
+from drywall_seg.inference.predict import Prediction
+from drywall_seg.prompts import LABELS, canonical_prompt
+from drywall_seg.runs import whole_file
+
+# Two of Okabe and Ito's colours, told apart with every kind of colour blindness (https://jfly.uni-koeln.de/color/).
+TRUTH_COLOR, PREDICTION_COLOR = "#0072B2", "#D55E00"
+
+Cell = tuple[np.ndarray, str]
+"""A picture uint8 (H, W, 3) and its title."""
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, color: str) -> np.ndarray:
+    """Lays a mask over a photo so that a hairline crack on white plaster is seen.
+
+    The photo is paled to grey, the mask filled, and a rim of a two hundred and fiftieth of the longer side drawn
+    around it: a line of one pixel stays visible in a thumbnail.
+
+    Args:
+        image: uint8 (H, W, 3).
+        mask: uint8 (H, W), target where above 0.
+        color: As `#rrggbb`.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
+    grey = image.mean(axis=2, keepdims=True, dtype=np.float32)
+    canvas = np.repeat(0.55 * grey + 0.25 * 255, 3, axis=2)  # (H, W, 3), lighter and flatter than the photo
+    inside = mask > 0
+    rim_width = max(1, round(max(mask.shape) / 250))
+    grown = Image.fromarray(inside * np.uint8(255)).filter(ImageFilter.MaxFilter(2 * rim_width + 1))
+    rim = (np.asarray(grown) > 0) & ~inside
+    canvas[inside] = 0.35 * canvas[inside] + 0.65 * rgb
+    canvas[rim] = rgb
+    return canvas.astype(np.uint8)
+
+
+def plot_grid(rows: list[list[Cell]], cell_inches: float = 3.6) -> Figure:
+    """Plots rows of pictures, each under its title, at the width of a notebook for three columns."""
+    columns = max(map(len, rows))
+    ratios = [max(image.shape[0] / image.shape[1] for image, _ in row) for row in rows]
+    height = sum(ratio * cell_inches + 0.5 for ratio in ratios)
+    figure = Figure(figsize=(columns * cell_inches, height), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=ratios)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axes_row, row in zip(axes, rows, strict=True):
+        for axis, (image, title) in zip(axes_row, row, strict=False):
+            axis.imshow(image)
+            axis.set_title(title, fontsize=10, loc="left", wrap=True)
+    return figure
+
+
+def panel(image: np.ndarray, target: np.ndarray, mask: np.ndarray, title: str) -> list[Cell]:
+    """Returns the three cells Original | Ground truth | Prediction; `title` goes over the last."""
+    truth = "Ground truth" if target.any() else "Ground truth: nothing of it here"
+    return [
+        (image, "Original"),
+        (overlay(image, target, TRUTH_COLOR), truth),
+        (overlay(image, mask, PREDICTION_COLOR), title),
+    ]
+
+
+def choose_examples(per_image: pd.DataFrame) -> pd.DataFrame:
+    """Chooses for each label the best, the median and the worst image by IoU, with the column `rank`.
+
+    Images without target are taken only where a label has no others; fewer than three images give fewer rows.
+    """
+    chosen = []
+    for label in LABELS:
+        rows = per_image[per_image.label == label]
+        with_target = rows[rows.tp + rows.fn > 0]
+        rows = (with_target if len(with_target) else rows).sort_values(["iou", "image_id"], ascending=False)
+        positions = {0: "best", len(rows) // 2: "median", len(rows) - 1: "worst"} if len(rows) else {}
+        chosen.append(rows.iloc[list(positions)].assign(rank=list(positions.values())))
+    return pd.concat(chosen, ignore_index=True)
+
+
+def save_panels(config: RunConfig, manifest: Manifest) -> dict[str, Figure]:
+    """Draws the chosen examples of an evaluated run, one figure a label, into the run's `panels/<label>.png`.
+
+    Raises:
+        FileNotFoundError: If the run was not evaluated.
+    """
+    folder = run_folder_of(config)
+    if not (folder / "per_image.csv").is_file():
+        raise FileNotFoundError(f"{folder / 'per_image.csv'}: not there; run 03_evaluate with this run_name first")
+    per_image = pd.read_csv(folder / "per_image.csv", dtype={"image_id": str, "photo_id": str})
+    examples = choose_examples(per_image)
+    manifest_rows = {(r.image_id, r.label): r for r in manifest.table.itertuples(index=False)}
+    figures = {}
+    for label in LABELS:
+        rows = []
+        for example in examples[examples.label == label].itertuples(index=False):
+            if (example.image_id, label) not in manifest_rows:
+                raise ValueError(f"{folder / 'per_image.csv'}: {example.image_id} is not in {manifest.folder}")
+            row = manifest_rows[example.image_id, label]
+            title = f"{example.prompt}, {example.rank}: IoU {example.iou:.2f}, threshold {example.threshold:.2f}"
+            image, target = read_image(manifest.image_file(row)), read_mask(manifest.mask_file(row))
+            rows.append(panel(image, target, read_mask(folder / "masks" / example.mask_file), title))
+        if rows:
+            figures[label] = plot_grid(rows)
+            save_figure(figures[label], folder / "panels" / f"{label}.png")
+    return figures
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, whole or not at all."""
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=110)
+
+
+def plot_examples(manifest: Manifest, per_label: int = 2) -> Figure:
+    """Plots photos with the truth of a label beside them: the first ones of each that have a target."""
+    rows = []
+    for label in LABELS:
+        table = manifest.table[(manifest.table.label == label) & (manifest.table.mask_area > 0)]
+        row = []
+        for record in table.drop_duplicates("photo_id").head(per_label).itertuples(index=False):
+            image, mask = read_image(manifest.image_file(record)), read_mask(manifest.mask_file(record))
+            truth = f"{canonical_prompt(label)} ({record.annotation_kind})"
+            row += [(image, record.photo_id), (overlay(image, mask, TRUTH_COLOR), truth)]
+        if row:
+            rows.append(row)
+    return plot_grid(rows, cell_inches=2.8)
+
+
+def plot_predictions(photos: list[tuple[Any, list[Prediction]]]) -> Figure:
+    """Plots photos (path or array), one a row, each followed by the masks of its prompts."""
+    rows = []
+    for photo, predictions in photos:
+        image = read_image(photo)
+        cells = [(image, Path(photo).name if isinstance(photo, (str, Path)) else "Original")]
+        for answer in predictions:
+            share = np.count_nonzero(answer.mask) / answer.mask.size
+            title = f"{answer.prompt}: {share:.1%} of the photo" if share else f"{answer.prompt}: nothing found"
+            cells.append((overlay(image, answer.mask, PREDICTION_COLOR), title))
+        rows.append(cells)
+    return plot_grid(rows)
+
+
+def plot_history(history: pd.DataFrame) -> Figure:
+    """Plots a training: loss by epoch, and mean IoU over val's images for each label, the best epoch marked."""
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(history.epoch, history.get("train_loss", []), color="black", marker="o", markersize=3)
+    left.set(xlabel="epoch", ylabel="training loss")
+    styles = zip(LABELS, ("#0072B2", "#D55E00", "#009E73"), ("o-", "s--", "^:"), strict=True)
+    for label, color, style in styles:
+        if f"val_{label}_mean_iou" in history:
+            right.plot(history.epoch, history[f"val_{label}_mean_iou"], style, color=color, label=label, markersize=4)
+    if len(history):
+        best = int(history.epoch[history.score.idxmax()])
+        right.axvline(best, color="grey", linewidth=1)
+        right.set_title(f"best epoch: {best}", fontsize=10, loc="left")
+        right.legend()
+    right.set(xlabel="epoch", ylabel="mean IoU over val images", ylim=(0, 1))
+    return figure
