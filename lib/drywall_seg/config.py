@@ -1,6 +1,7 @@
 """Settings: what a notebook's parameters, a preset and the defaults come to."""
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +12,28 @@ from drywall_seg.runs import CHECKPOINT, read_json, run_folder
 CLIPSEG = "CIDAS/clipseg-rd64-refined"
 SPLITS = ("photo", "image", "publisher")
 TRAINABLE = ("decoder", "all")
+
+_TEXT = (str, bool, "a text")
+
+CHECKS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
+    "data_root": _TEXT,
+    "outputs_root": _TEXT,
+    "run_name": _TEXT,
+    "model": _TEXT,
+    "preset": _TEXT,
+    "split": (str, SPLITS.__contains__, f"one of {', '.join(SPLITS)}"),
+    "seed": (int, lambda v: v >= 0, "a whole number from 0 up"),
+    "image_size": (int, lambda v: v >= 64 and v % 32 == 0, "a multiple of 32 from 64 up"),
+    "epochs": (int, lambda v: v >= 0, "a whole number from 0 up"),
+    "batch_size": (int, lambda v: v >= 1, "a whole number from 1 up"),
+    "learning_rate": (float, lambda v: v > 0, "a number above 0"),
+    "trainable": (str, TRAINABLE.__contains__, f"one of {', '.join(TRAINABLE)}"),
+    "negative_share": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
+    "threshold": (float, lambda v: 0 <= v <= 1, "from 0 to 1"),
+    "crop_min": (float, lambda v: 0 < v <= 1, "above 0 to 1"),
+    "color_strength": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
+}
+"""Type, test and wording for what a setting may be; one that is not listed is a number from 0 up."""
 
 
 @dataclass(frozen=True)
@@ -45,26 +68,15 @@ class RunConfig:
     """Largest relative change of brightness and contrast; 0 for none."""
 
     def __post_init__(self) -> None:
-        problems = [
-            (self.split not in SPLITS, f"split is {self.split!r}, not one of {', '.join(SPLITS)}"),
-            (self.trainable not in TRAINABLE, f"trainable is {self.trainable!r}, not decoder or all"),
-            (
-                self.image_size < 64 or self.image_size % 32,
-                f"image_size is {self.image_size}, not 64, 96, 128 ..",
-            ),
-            (self.epochs < 0, f"epochs is {self.epochs}, below 0"),
-            (self.batch_size < 1, f"batch_size is {self.batch_size}, below 1"),
-            (not self.learning_rate > 0, f"learning_rate is {self.learning_rate}, not above 0"),
-            (self.weight_decay < 0, f"weight_decay is {self.weight_decay}, below 0"),
-            (not 0 <= self.negative_share < 1, f"negative_share is {self.negative_share}, not in [0, 1)"),
-            (
-                self.threshold is not None and not 0 <= self.threshold <= 1,
-                f"threshold {self.threshold} not in [0, 1]",
-            ),
-        ]
-        for wrong, message in problems:
-            if wrong:
-                raise ValueError(message)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            kind, allowed, words = CHECKS.get(field.name, (float, lambda v: v >= 0, "a number from 0 up"))
+            if kind is float and isinstance(value, int) and not isinstance(value, bool):
+                value = float(value)
+            if field.name == "threshold" and value is None:
+                continue
+            if type(value) is not kind or not allowed(value):
+                raise ValueError(f"{field.name} is {getattr(self, field.name)!r}, not {words}")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as a plain dictionary."""

@@ -111,5 +111,5 @@ def environment(device: str, fingerprint: str) -> dict[str, Any]:
 
 
 def progress(items: Iterable, desc: str, unit: str) -> tqdm:
-    """Shows a bar with the time left; redrawn seldom, since an executed notebook keeps every redraw."""
-    return tqdm(items, desc=desc, unit=unit, mininterval=2.0, dynamic_ncols=True)
+    """Shows a bar with the time left; redrawn seldom, and a bar within a bar goes when it is done."""
+    return tqdm(items, desc=desc, unit=unit, mininterval=2.0, leave=None)

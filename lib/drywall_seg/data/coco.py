@@ -1,6 +1,7 @@
 """Roboflow's COCO exports: which there are, what they say, and their annotations as masks."""
 
-import math
+import json
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -11,7 +12,6 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from drywall_seg.prompts import LABELS
-from drywall_seg.runs import read_json
 
 # The label of an export, by the name of its folder. Another export's label is given by the caller.
 EXPORT_LABELS = (("cracks*", "crack"), ("drywall-join-detect*", "taping_area"))
@@ -66,6 +66,8 @@ def find_exports(data_root: Path, labels: dict[str, str] | None = None) -> list[
         DataError: If there is none, or the label of one is unknown.
     """
     found = {f.parent.parent for depth in ("*", "*/*", "*/*/*") for f in data_root.glob(f"{depth}/{ANNOTATION_FILE}")}
+    # A hidden folder is a tool's own, such as the rest of a download that was stopped.
+    found = {f for f in found if not any(part.startswith(".") for part in f.relative_to(data_root).parts)}
     folders = sorted(folder for folder in found if any((folder / p / ANNOTATION_FILE).is_file() for p in PARTS))
     if not folders:
         raise DataError(f"{data_root}: no COCO export in it (a folder with train/{ANNOTATION_FILE})")
@@ -88,17 +90,17 @@ def read_coco(path: Path) -> tuple[list[CocoImage], dict[int, str]]:
         The images with their annotations, in file order, and category names by id.
 
     Raises:
-        DataError: If it is not COCO, an image or annotation id comes twice, a name or size is not one, an annotation
-            is of an unknown image or category, or a bbox is not four finite numbers.
+        DataError: If it is not COCO, an image's id or name comes twice, a name or size is not one, an annotation is of
+            an unknown image or category, or a bbox is not four finite numbers.
     """
     try:
-        data = read_json(path)
-    except ValueError as error:
-        raise DataError(str(error)) from error
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error})") from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(data, dict) or not _is_list_of_dicts(data.get(key)):
             raise DataError(f"{path}: not COCO, {key!r} is not a list of objects")
-    categories = {c.get("id"): str(c.get("name")) for c in data["categories"]}
+    categories = {c.get("id"): str(c.get("name")) for c in data["categories"] if isinstance(c.get("id"), int)}
     images: dict[int, CocoImage] = {}
     names = set()
     for entry in data["images"]:
@@ -114,8 +116,9 @@ def read_coco(path: Path) -> tuple[list[CocoImage], dict[int, str]]:
             raise DataError(f"{where}: its image {image_id!r} is not in the file")
         if not isinstance(category, int) or category not in categories:
             raise DataError(f"{where}: its category {category!r} is not in the file")
-        if not _is_bbox(annotation.get("bbox")):
-            raise DataError(f"{where}: bbox {annotation.get('bbox')!r} is not four finite numbers")
+        bbox = annotation.get("bbox")
+        if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
+            raise DataError(f"{where}: bbox {bbox!r:.120} is not four finite numbers")
         images[image_id].annotations.append(annotation)
     return list(images.values()), categories
 
@@ -125,22 +128,26 @@ def _is_list_of_dicts(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_bbox(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+    # Compared, not converted: an integer may be larger than any float.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _check_image(path: Path, entry: dict[str, Any]) -> None:
     name = entry.get("file_name")
     if not isinstance(entry.get("id"), int) or not isinstance(name, str):
         raise DataError(f"{path}: not COCO, an image entry without id or file_name: {entry!r:.200}")
-    if name != Path(name).name or name in ("", ".", "..") or "\\" in name or "\0" in name:
-        raise DataError(f"{path}: image {entry['id']}: file name {name!r} is not a plain name")
+    if not _is_plain_name(name):
+        raise DataError(f"{path}: image {entry['id']}: file name {name!r:.300} is not a plain name")
     for side in ("height", "width"):
         if not isinstance(entry.get(side), int) or not 0 < entry[side] <= 100_000:
-            raise DataError(f"{path}: image {entry['id']} ({name}): {side} {entry.get(side)!r} is not a size")
+            raise DataError(f"{path}: image {entry['id']} ({name}): {side} {entry.get(side)!r:.120} is not a size")
+
+
+def _is_plain_name(name: str) -> bool:
+    """Whether a name stays in its folder, can be a file's and a table's, and leaves room for a suffix."""
+    plain = name == Path(name).name and name not in ("", ".", "..") and "\\" not in name and min(name) >= " "
+    encoded = name.encode(errors="replace")  # JSON can hold half a character, which no file name can
+    return plain and encoded.decode() == name and len(encoded) <= 200
 
 
 @dataclass(frozen=True)
@@ -178,7 +185,7 @@ def rasterise(annotations: Iterable[dict[str, Any]], size_hw: tuple[int, int], w
             kinds.add("rle")
             mask |= _decode_rle(segmentation, size_hw, place)
             continue
-        rings = [ring for ring in _check_rings(segmentation, size_hw, place) if _has_area(ring)]
+        rings = [ring for ring in _check_rings(segmentation, size_hw, place) if _has_area(ring, size_hw)]
         n_degenerate += len(segmentation) - len(rings)
         kinds.add("polygon" if rings else "box")
         for shape in rings or _clipped_box(annotation["bbox"], size_hw):
@@ -198,10 +205,14 @@ def _check_rings(segmentation: Any, size_hw: tuple[int, int], place: str) -> lis
     return [[ring] for ring in segmentation]
 
 
-def _has_area(shape: list[list[float]]) -> bool:
+def _has_area(shape: list[list[float]], size_hw: tuple[int, int]) -> bool:
     points = np.array(shape[0], np.float64).reshape(-1, 2)
-    x, y = (points - points[:1]).T if len(points) else points.T
-    return len(points) >= 3 and abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) > 1e-6
+    x, y = (points - points[:1]).T
+    if abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) > 1e-6:
+        return True
+    # A figure of eight has area though its halves cancel out; points on one line have none.
+    on_a_line = len(points) < 3 or np.linalg.matrix_rank(np.stack([x, y]), tol=1e-6) < 2
+    return not on_a_line and bool(coco_mask.area(coco_mask.frPyObjects(shape, *size_hw))[0])
 
 
 def _clipped_box(bbox_xywh: list[float], size_hw: tuple[int, int]) -> list[np.ndarray]:
@@ -213,17 +224,27 @@ def _clipped_box(bbox_xywh: list[float], size_hw: tuple[int, int]) -> list[np.nd
 
 
 def _decode_rle(rle: dict[str, Any], size_hw: tuple[int, int], place: str) -> np.ndarray:
-    counts, size = rle.get("counts"), rle.get("size")
-    if size != list(size_hw):
-        raise DataError(f"{place}: RLE size {size!r} is not the image's {list(size_hw)}")
-    if isinstance(counts, list):
-        whole = all(isinstance(c, int) and c >= 0 for c in counts) and sum(counts) == size_hw[0] * size_hw[1]
-        if not whole:
-            raise DataError(f"{place}: RLE counts {counts!r:.80} do not add up to the image's pixels")
-        return coco_mask.decode(coco_mask.frPyObjects(rle, *size_hw))
-    if not isinstance(counts, str):
-        raise DataError(f"{place}: RLE counts are {type(counts).__name__}, not text or a list")
-    try:
-        return coco_mask.decode({"size": size, "counts": counts.encode("ascii")})
-    except (ValueError, UnicodeEncodeError) as error:
-        raise DataError(f"{place}: RLE counts {counts!r:.80} are not valid ({error})") from error
+    counts, size = rle.get("counts"), list(size_hw)
+    if rle.get("size") != size:
+        raise DataError(f"{place}: RLE size {rle.get('size')!r:.80} is not the image's {size}")
+    runs = _unpack_counts(counts) if isinstance(counts, str) else counts
+    whole = isinstance(runs, list) and all(isinstance(run, int) and run >= 0 for run in runs)
+    if not whole or sum(runs) != size_hw[0] * size_hw[1]:
+        raise DataError(f"{place}: RLE counts {counts!r:.80} do not add up to the image's pixels")
+    return coco_mask.decode(coco_mask.frPyObjects({"size": size, "counts": runs}, *size_hw))
+
+
+def _unpack_counts(text: str) -> list[int] | None:
+    """Unpacks COCO's compressed run lengths, None if broken: pycocotools would read past the end of the text."""
+    runs, number, shift = [], 0, 0
+    for char in text:  # 5 bits of a number, lowest first, and whether more follow
+        bits = ord(char) - 48
+        if not 0 <= bits < 64 or shift > 30:
+            return None
+        number |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            number -= (bits & 16) << (shift - 4)  # the sign
+            runs.append(number + (runs[-2] if len(runs) > 2 else 0))  # differences to the run two before
+            number, shift = 0, 0
+    return runs if shift == 0 else None

@@ -76,11 +76,11 @@ def draw_prompt(
     """Draws a sentence, and whether what it asks for is what the row's mask shows.
 
     A negative one asks, half the time, for a thing that is on no wall, half the time for another label that is known
-    to be absent: never for one that the image has, and never for a taping area against a joint line.
+    to be absent whatever the image has: never for one that it has, and never for a taping area against a joint line.
     """
     if rng.random() >= negative_share:
         return str(rng.choice(PROMPTS[label])), True
-    others = [other for other in ABSENT_LABELS[label] if other not in labels_of_image]
+    others = [o for o in ABSENT_LABELS[label] if all(o in ABSENT_LABELS[has] for has in labels_of_image)]
     if others and rng.random() < 0.5:
         return str(rng.choice(PROMPTS[str(rng.choice(others))])), False
     return str(rng.choice(ABSENT_THINGS)), False
@@ -96,7 +96,7 @@ def augment_geometry(
     if crop_min >= 1:
         return image, mask
     height, width = mask.shape
-    side = round(rng.uniform(crop_min, 1) * max(height, width))
+    side = max(1, round(rng.uniform(crop_min, 1) * max(height, width)))
     top = rng.integers(0, max(height - side, 0) + 1)
     left = rng.integers(0, max(width - side, 0) + 1)
     window = np.s_[top : top + side, left : left + side]

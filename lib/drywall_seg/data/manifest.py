@@ -9,7 +9,7 @@ import pandas as pd
 
 from drywall_seg.config import RunConfig, project_root, resolve_path
 from drywall_seg.data.coco import CocoImage, DataError, Export, find_exports, rasterise, read_coco
-from drywall_seg.data.overlays import Rows, apply_overlay, store_mask
+from drywall_seg.data.overlays import Rows, apply_overlay, mask_path, store_mask
 from drywall_seg.data.sample import write_sample
 from drywall_seg.data.splits import assign_splits
 from drywall_seg.images import ImageError, read_image
@@ -82,6 +82,7 @@ def build_manifest(
     Raises:
         DataError: If an export or overlay cannot be used.
     """
+    data_root = data_root.absolute()
     exports = find_exports(data_root, labels)
     overlays = [*sorted(data_root.glob("*.coco.json")), *overlays]
     state = _state([e.folder for e in exports], overlays)
@@ -91,15 +92,12 @@ def build_manifest(
         "seed": seed,
         "labels": {e.folder.name: e.label for e in exports},
     }
+    table, info = _read_stored(folder, data_root, state)
+    if info.get("settings") == settings:
+        return Manifest(table, data_root, folder, info)
     sidecar = folder / "manifest.json"
-    info = read_json(sidecar) if sidecar.is_file() else {}
-    same_data = info.get("data_root") == str(data_root) and info.get("state") == state
-    if same_data and info["settings"] == settings:
-        return Manifest(_read_table(folder), data_root, folder, info)
     sidecar.unlink(missing_ok=True)  # from here until the end the folder is no manifest
-    if same_data and {**info["settings"], "split": split, "seed": seed} == settings:
-        table = _read_table(folder)
-    else:
+    if {**info.get("settings", {}), "split": split, "seed": seed} != settings:
         rows, info = _collect(data_root, folder, exports, overlays)
         table = pd.DataFrame(rows)
         info |= {"data_root": str(data_root), "state": state}
@@ -130,9 +128,19 @@ def _state(folders: list[Path], overlays: list[Path]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _read_table(folder: Path) -> pd.DataFrame:
+def _read_stored(folder: Path, data_root: Path, state: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Returns the stored rows and sidecar, both empty where they are of other data or a part of them is missing."""
+    nothing = pd.DataFrame(), {}
+    try:
+        info = read_json(folder / "manifest.json")
+    except (FileNotFoundError, ValueError):  # not made yet, or somebody's edit
+        return nothing
+    same_data = isinstance(info, dict) and (info.get("data_root"), info.get("state")) == (str(data_root), state)
+    if not same_data or not (folder / "manifest.csv").is_file():
+        return nothing
     text = dict.fromkeys(("image_id", "source", "photo_id"), str)
-    return pd.read_csv(folder / "manifest.csv", dtype=text, keep_default_na=False)
+    table = pd.read_csv(folder / "manifest.csv", dtype=text, keep_default_na=False)
+    return (table, info) if all((folder / mask).is_file() for mask in table.mask_path) else nothing
 
 
 def _collect(
@@ -141,6 +149,8 @@ def _collect(
     """Reads everything once: rows, masks on disk, fingerprint and summary."""
     annotation_files = [(export, file) for export in exports for file in export.annotation_files]
     entries = [(export, file, image) for export, file in annotation_files for image in read_coco(file)[0]]
+    if not entries:
+        raise DataError(f"{data_root}: no image in {', '.join(str(file) for _, file in annotation_files)}")
     _check_files(entries)
     rows: Rows = {}
     hashes: dict[str, list[str]] = {}  # image ids by the image file's sha256; byte-equal copies share one
@@ -174,8 +184,7 @@ def _check_files(entries: list[tuple[Export, Path, CocoImage]]) -> None:
         if not path.is_file():
             missing.append(f"{path} (image {image.entry['id']} of {file})")
         # One name in two spellings is one file on many systems, so two exports could overwrite each other's masks.
-        key = (export.label, f"{_image_id(export, path)}".rpartition(".")[0].casefold())
-        other = masks.setdefault(key, path)
+        other = masks.setdefault(mask_path(export.label, _image_id(export, path)).casefold(), path)
         if other != path:
             raise DataError(f"{other} and {path} would write the same mask file; rename one export or image")
     if missing:

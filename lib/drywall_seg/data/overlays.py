@@ -1,6 +1,6 @@
 """Overlays: COCO files without images, whose entries find their photographs by the image file's sha256."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,18 @@ Rows = dict[tuple[str, str], dict[str, Any]]
 """Rows of a manifest by (image_id, label)."""
 
 
+def mask_path(label: str, image_id: str) -> str:
+    """Returns where a row's mask lies, relative to the manifest's folder.
+
+    >>> mask_path("crack", "cracks.coco/train/2416_jpg.rf.bf2b.jpg")
+    'masks/crack/cracks.coco/train/2416_jpg.rf.bf2b.png'
+    """
+    return f"masks/{label}/{PurePosixPath(image_id).with_suffix('')}.png"
+
+
 def store_mask(folder: Path, row: dict[str, Any], drawn: Rasterised) -> None:
     """Writes a row's mask below the manifest's folder and notes it in the row."""
-    row["mask_path"] = f"masks/{row['label']}/{row['image_id'].rpartition('.')[0]}.png"
+    row["mask_path"] = mask_path(row["label"], row["image_id"])
     row["annotation_kind"] = drawn.kind
     row["mask_area"] = int(np.count_nonzero(drawn.mask))
     write_mask(folder / row["mask_path"], drawn.mask)
@@ -68,7 +77,7 @@ def _by_label(image: CocoImage, categories: dict[int, str], where: str) -> dict[
         grouped.setdefault(categories[annotation["category_id"]], []).append(annotation)
     if not grouped:
         only = next(iter(categories.values())) if len(categories) == 1 else None
-        grouped = {image.entry.get("label", only): []}
+        grouped = {str(image.entry.get("label", only)): []}
     for label in grouped:
         if label not in LABELS:
             raise DataError(f"{where}: category {label!r} is not a label ({', '.join(LABELS)})")

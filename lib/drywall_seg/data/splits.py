@@ -28,7 +28,7 @@ def assign_splits(table: pd.DataFrame, split: str, seed: int) -> pd.Series:
 
     `photo` splits photographs, `image` images as the reference report did (unannotated ones go to train),
     `publisher` keeps the export's parts. The first two do it within each label, where an image's or a photograph's
-    label is its first of `LABELS`: a label that an overlay adds moves nothing.
+    label is that of its first row, which is its export's: a label that an overlay adds behind moves nothing.
 
     Raises:
         ValueError: If the split is unknown.
@@ -38,13 +38,12 @@ def assign_splits(table: pd.DataFrame, split: str, seed: int) -> pd.Series:
     if split not in ("photo", "image"):
         raise ValueError(f"split is {split!r}, not one of photo, image, publisher")
     unit = "photo_id" if split == "photo" else "image_id"
-    first_label = table.label.map(LABELS.index).groupby(table[unit]).min()
+    first = table.drop_duplicates(unit)
     if split == "image":
-        annotated = table[unit][table.annotation_kind != "none"].unique()
-        first_label = first_label[first_label.index.isin(annotated)]
+        first = first[first.annotation_kind != "none"]
     assigned: dict[str, str] = {}
-    for _, group in first_label.groupby(first_label):
-        assigned |= split_ids(list(group.index), seed)
+    for _, group in first.groupby("label"):
+        assigned |= split_ids(list(group[unit]), seed)
     return table[unit].map(assigned).fillna("train")
 
 

@@ -1,0 +1,52 @@
+# make demo   the whole pipeline on drawn photographs: masks, panels, metrics (CPU, about 5 minutes)
+# make test   the fast test suite                   make lint   formatting, style, notebooks without output
+# Each sets itself up in .venv first.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: setup demo test test-all lint strip set-repository clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints/tested.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	  sys.exit("Python 3.11 to 3.13 is needed, this is %d.%d; give one with make PYTHON=..." % v) if not (3, 11) <= v <= (3, 13) else \
+	  v > (3, 11) and print("Python %d.%d: torch may come as a CUDA build of several GB; with Python 3.11 it is small" % v)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (about 1.5 GB, two or three minutes)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/tested.txt --editable '.[dev]'
+	# The vocabulary of CLIP's tokenizer, for a test; never imported, and without what it would drag in.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps open_clip_torch==3.3.0
+	@touch $@
+
+demo: setup
+	$(BIN)/drywall-seg run all --run-name demo
+	@echo; echo "masks    outputs/demo/masks/"; echo "panels   outputs/demo/panels/"; echo "metrics  outputs/demo/metrics.json"
+	@ls outputs/demo/masks | head -3; ls outputs/demo/panels; cat outputs/demo/metrics.json | head -30
+
+test: setup
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: setup
+	$(BIN)/python -m pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --verify $(STRIP) notebooks/*.ipynb
+
+# Colab writes a user's name and run times into a notebook; these go with the outputs.
+STRIP = --extra-keys "metadata.colab.provenance cell.metadata.executionInfo cell.metadata.outputId cell.metadata.colab"
+
+strip: setup
+	$(BIN)/nbstripout $(STRIP) notebooks/*.ipynb
+
+# make set-repository REPO=owner/name   in the badges and in the notebooks' set-up cells
+REPOSITORY = $(shell sed -n 's|^Repository = "https://github.com/\(.*\)"|\1|p' pyproject.toml)
+set-repository:
+	sed -i.bak 's|$(REPOSITORY)|$(REPO)|g' pyproject.toml README.md notebooks/*.ipynb
+	rm pyproject.toml.bak README.md.bak notebooks/*.bak
+
+clean:
+	rm -rf data/processed data/sample outputs/demo

@@ -1,0 +1,100 @@
+import json
+
+import pytest
+
+from drywall_seg.config import (
+    CLIPSEG,
+    PRESETS,
+    RunConfig,
+    model_of,
+    project_root,
+    resolve_config,
+    resolve_path,
+    run_config,
+)
+
+
+def test_defaults_are_the_sample_and_the_compact_model():
+    config = resolve_config()
+    assert (config.data_root, config.model, config.preset) == ("data/sample", "compact", "compact")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_resolves_and_names_its_model(preset):
+    config = resolve_config(preset=preset)
+    assert config.preset == preset
+    assert config.model == PRESETS[preset]["model"]
+
+
+@pytest.mark.parametrize(
+    ("given", "preset", "model"),
+    [
+        ({"model": "compact"}, "compact", "compact"),
+        ({"model": CLIPSEG}, "clipseg_decoder", CLIPSEG),
+        ({"model": "my/folder"}, "clipseg_decoder", "my/folder"),
+        ({"model": "my/folder", "preset": "clipseg_all"}, "clipseg_all", "my/folder"),
+        ({"preset": "clipseg_zeroshot", "model": None}, "clipseg_zeroshot", CLIPSEG),
+    ],
+)
+def test_the_preset_fills_what_is_none(given, preset, model):
+    config = resolve_config(**given)
+    assert (config.preset, config.model) == (preset, model)
+
+
+def test_a_given_value_wins_over_the_preset():
+    assert resolve_config(preset="clipseg_all").learning_rate == 2e-5
+    config = resolve_config(preset="clipseg_all", learning_rate=1e-3, epochs=0)
+    assert (config.learning_rate, config.epochs) == (1e-3, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"lernig_rate": 1}, "lernig_rate.*learning_rate"),
+        ({"preset": "clipseg_zeroshoot"}, "clipseg_zeroshoot.*clipseg_zeroshot"),
+        ({"split": "random"}, "split is 'random'"),
+        ({"trainable": "head"}, "trainable is 'head'"),
+        ({"image_size": 350}, "image_size is 350"),
+        ({"epochs": -1}, "epochs is -1"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"learning_rate": 0}, "learning_rate is 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"negative_share": 1}, "negative_share is 1"),
+        ({"threshold": 1.5}, "threshold is 1.5"),
+        ({"run_name": 5}, "run_name is 5"),
+        ({"seed": True}, "seed is True"),
+        ({"epochs": "eight"}, "epochs is 'eight'"),
+        ({"epochs": 2.5}, "epochs is 2.5"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast'"),
+    ],
+)
+def test_what_cannot_be_right_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        resolve_config(**given)
+
+
+def test_config_is_plain_json():
+    config = resolve_config()
+    assert RunConfig(**json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_paths_start_at_the_project_whoever_asks(project, monkeypatch):
+    monkeypatch.chdir(project / "notebooks")
+    assert project_root() == project
+    assert resolve_path("outputs") == project / "outputs"
+    assert resolve_path("/elsewhere").as_posix() == "/elsewhere"
+    assert resolve_path("../shared") == project.parent / "shared"
+
+
+def test_a_trained_run_brings_its_settings(project):
+    folder = project / "outputs" / "mine"
+    (folder / "checkpoint").mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(resolve_config(split="image", run_name="mine").to_dict()))
+    assert run_config(run_name="mine").split == "photo"  # not trained yet: nothing to match
+    (folder / "checkpoint" / "segmenter.json").write_text("{}")
+    config = run_config(run_name="mine", threshold=0.3)
+    assert (config.split, config.threshold) == ("image", 0.3)
+    assert model_of(config) == str(folder / "checkpoint")
+    with pytest.raises(ValueError, match="split 'image', not 'photo'"):
+        run_config(run_name="mine", split="photo")
+    assert model_of(resolve_config(run_name="other")) == "compact"
