@@ -1,0 +1,100 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from papermill.cli import _resolve_type
+from PIL import Image
+
+from drywall_seg.cli import main, parse_value
+from drywall_seg.images import read_mask
+
+
+def command(*arguments, cwd=None):
+    run = [sys.executable, "-c", "from drywall_seg.cli import entry; entry()", *map(str, arguments)]
+    return subprocess.run(run, capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.mark.parametrize(
+    "text", ["True", "False", "None", "8", "-3", "2e-5", "0.4", "photo", "", "1_000", "nan", "../shared/data", "true"]
+)
+def test_values_are_parsed_as_papermill_does(text):
+    ours, theirs = parse_value(text), _resolve_type(text)
+    assert (type(ours), repr(ours)) == (type(theirs), repr(theirs))
+
+
+def test_a_parameter_given_twice_is_an_error(project):
+    for extra in (["--run-name", "b"], ["-p", "run_name", "b"]):
+        result = CliRunner().invoke(main, ["run", "01_prepare", "-p", "run_name", "a", *extra])
+        assert result.exit_code == 2
+        assert "run_name is given twice" in result.output
+
+
+def test_an_unknown_parameter_names_the_close_match(project):
+    result = command("run", "02_train", "-p", "lernig_rate", "1", cwd=project)
+    assert result.returncode == 1
+    assert result.stderr.strip().startswith("error: 02_train: no parameter 'lernig_rate'; did you mean 'learning_rate'")
+    assert "Traceback" not in result.stderr
+    assert not (project / "outputs").exists()
+    result = command("train", "-p", "lernig_rate", "1", cwd=project)
+    assert result.returncode == 1
+    assert "did you mean 'learning_rate'" in result.stderr
+
+
+def test_train_does_what_02_train_does(project):
+    result = CliRunner().invoke(
+        main, ["train", "-p", "image_size", "64", "-p", "epochs", "1", "--run-name", "t"], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    assert (project / "outputs" / "t" / "checkpoint" / "model.safetensors").is_file()
+
+
+def test_sample(tmp_path):
+    result = CliRunner().invoke(main, ["sample", str(tmp_path / "s")], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert (tmp_path / "s" / "cracks.coco" / "train" / "_annotations.coco.json").is_file()
+
+
+def test_predict_a_phone_photo(tmp_path):
+    exif = Image.new("RGB", (1, 1)).getexif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(tmp_path / "IMG_1.jpg", exif=exif)
+    result = command("predict", tmp_path / "IMG_1.jpg", "--prompt", "segment crack", "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["IMG_1__segment_crack.png"]
+    assert read_mask(tmp_path / "out" / "IMG_1__segment_crack.png").shape == (80, 60)
+
+
+def test_predict_a_folder_with_a_broken_photo(tmp_path):
+    photos = tmp_path / "in"
+    photos.mkdir()
+    for name in ("a.jpg", "a.png", "c.png"):
+        Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(photos / name)
+    (photos / "b.jpg").write_bytes(Path(photos / "a.jpg").read_bytes()[:200])
+    result = command("predict", photos, "--prompt", "segment crack", "--out", tmp_path / "out")
+    assert result.returncode == 1
+    assert "b.jpg" in result.stderr
+    assert "saved as a-2" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "a-2__segment_crack.png",
+        "a__segment_crack.png",
+        "c__segment_crack.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gone.jpg", "--prompt", "segment crack"], "gone.jpg"),
+        (["gone.jpg", "--prompt", "a/b", "--prompt", "a b"], "saved as"),
+        (["gone.jpg", "--prompt", "crack", "--model", "."], "neither segmenter.json"),
+    ],
+)
+def test_what_cannot_be_predicted_is_one_line(tmp_path, arguments, message):
+    result = command("predict", *arguments, "--out", "out", cwd=tmp_path)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,178 @@
+import ast
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from click.testing import CliRunner
+
+from drywall_seg.cli import main
+from drywall_seg.config import RunConfig
+from drywall_seg.images import read_mask
+from drywall_seg.notebooks import (
+    PIPELINE,
+    NotebookError,
+    check_parameters,
+    declared_parameters,
+    notebook_file,
+    run_notebook,
+)
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+FAST = {"image_size": 64, "epochs": 1}
+
+
+def code_cells(path):
+    return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+
+
+def python(cell):
+    """A cell's code without IPython's own lines."""
+    return "\n".join("    pass" if s.lstrip().startswith(("!", "%")) else s for s in cell.source.splitlines())
+
+
+def test_there_are_six():
+    assert [p.stem[:2] for p in NOTEBOOKS] == ["00", "01", "02", "03", "04", "05"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+class TestForm:
+    def test_it_says_what_it_reads_writes_and_takes(self, path):
+        first = nbformat.read(path, as_version=4).cells[0]
+        assert first.cell_type == "markdown"
+        assert first.source.startswith("# ")
+        for word in ("*Reads*", "*Writes*", "*Takes about*"):
+            assert word in first.source
+
+    def test_it_is_committed_without_output(self, path):
+        assert all(not c.outputs and c.execution_count is None for c in code_cells(path))
+
+    def test_all_start_with_the_same_set_up_cell(self, path):
+        assert code_cells(path)[0].source == code_cells(NOTEBOOKS[0])[0].source
+
+    def test_it_calls_and_shows(self, path):
+        for cell in code_cells(path):
+            assert len(cell.source.splitlines()) <= 15
+            tree = ast.parse(python(cell))
+            assert not [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.For, ast.While))]
+            assert "sys.path" not in cell.source
+            assert "!python" not in cell.source
+
+    def test_every_parameter_is_used_and_has_one_name_everywhere(self, path):
+        declared = declared_parameters(path)
+        used = {
+            node.id
+            for cell in code_cells(path)
+            for node in ast.walk(ast.parse(python(cell)))
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+        }
+        assert set(declared) <= used
+        assert set(declared) - {"photos", "prompts"} <= set(RunConfig.__dataclass_fields__)
+        assert {"run_name", "outputs_root"} <= set(declared)
+
+    def test_each_step_has_prose_before_it(self, path):
+        cells = nbformat.read(path, as_version=4).cells
+        for before, cell in zip(cells, cells[1:], strict=False):
+            if cell.cell_type == "code":
+                assert before.cell_type == "markdown" or "parameters" in before.metadata.get("tags", ())
+
+
+def test_run_all_declares_what_its_notebooks_do():
+    for name in PIPELINE:
+        assert set(declared_parameters(notebook_file(name))) <= set(declared_parameters(notebook_file("all")))
+
+
+def write_notebook(folder, name, *cells):
+    """Writes a notebook of (source, tags) into a project of its own."""
+    made = []
+    for source, tags in cells:
+        cell = nbformat.v4.new_code_cell(source)
+        cell.metadata["tags"] = list(tags)
+        made.append(cell)
+    (folder / "notebooks").mkdir(exist_ok=True)
+    for stem in ("00_run_all", name):
+        nbformat.write(nbformat.v4.new_notebook(cells=made), folder / "notebooks" / f"{stem}.ipynb")
+
+
+PARAMETERS = ('outputs_root = "outputs"\nrun_name = "demo"\nvalue = 1', ["parameters"])
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([("a = 1", [])], "0 cells are tagged 'parameters'"),
+        ([("a = 1", ["parameters"]), ("b = 1", ["parameters"])], "2 cells are tagged"),
+        ([("a = 1\nb = a + 1", ["parameters"])], "'b = a \\+ 1' is not a name and a literal"),
+        ([("print(1)", ["parameters"])], "parameters cell"),
+    ],
+)
+def test_a_parameters_cell_that_is_none(tmp_path, monkeypatch, cells, message):
+    write_notebook(tmp_path, "01_x", *cells)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotebookError, match=message):
+        run_notebook("01_x")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_line_with_two_equal_signs_is_a_parameter_too(tmp_path):
+    write_notebook(tmp_path, "01_x", ('a = "x=y"  # @param {type:"string"}\nb = -1.5', ["parameters"]))
+    assert declared_parameters(tmp_path / "notebooks" / "01_x.ipynb") == {"a": "x=y", "b": -1.5}
+
+
+def test_an_unknown_parameter_is_refused_before_anything_starts(project, monkeypatch):
+    monkeypatch.setattr("papermill.execute_notebook", lambda *_, **__: pytest.fail("started"))
+    with pytest.raises(NotebookError, match="'lernig_rate'; did you mean 'learning_rate'"):
+        run_notebook("02_train", {"lernig_rate": 1})
+    with pytest.raises(NotebookError, match="no notebook '02_trian'.*02_train"):
+        run_notebook("02_trian")
+    with pytest.raises(NotebookError, match="no parameter 'photos'"):
+        check_parameters([notebook_file(name) for name in PIPELINE], {"photos": "x"})
+    assert not (project / "outputs").exists()
+
+
+def test_a_failing_cell_is_one_clear_error_and_the_copy_stays(tmp_path, monkeypatch):
+    write_notebook(tmp_path, "01_x", PARAMETERS, ("print('before')", []), ("raise KeyError(f'no {value}')", []))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotebookError, match=r"01_x failed in cell \d+: KeyError: 'no 7'") as failure:
+        run_notebook("01_x", {"value": 7})
+    copy = tmp_path / "outputs" / "demo" / "notebooks" / "01_x.ipynb"
+    assert str(copy) in str(failure.value)
+    assert "before" in copy.read_text()
+    write_notebook(tmp_path, "01_x", PARAMETERS, ("print('mended')", []))
+    assert "mended" in run_notebook("01_x", {"value": 7}).read_text()
+
+
+def test_a_finished_notebook_is_not_run_again(tmp_path, monkeypatch):
+    write_notebook(tmp_path, "01_x", PARAMETERS, ("open('count', 'a').write('x')", []))
+    monkeypatch.chdir(tmp_path)
+    for parameters, again, runs in [({}, False, 1), ({}, False, 1), ({"value": 2}, False, 2), ({"value": 2}, True, 3)]:
+        run_notebook("01_x", parameters, again)
+        assert (tmp_path / "count").read_text() == "x" * runs
+    write_notebook(tmp_path, "01_x", PARAMETERS, ("open('count', 'a').write('y')", []))
+    run_notebook("01_x", {"value": 2})
+    assert (tmp_path / "count").read_text() == "xxxy"
+
+
+def test_the_whole_pipeline_headless(project):
+    """00 to 04 through papermill on the sample, then 05 on the run's checkpoint."""
+    arguments = ["run", "all", "--run-name", "first"]
+    for name, value in FAST.items():
+        arguments += ["-p", name, str(value)]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    folder = project / "outputs" / "first"
+    assert sorted(p.stem[:2] for p in (folder / "notebooks").iterdir()) == ["00", "01", "02", "03", "04"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["labels"]["crack"]["n_images"] >= 5
+    masks = list((folder / "masks").iterdir())
+    assert len(masks) == sum(label["n_images"] for label in metrics["labels"].values())
+    assert all(read_mask(mask).any() is not None for mask in masks)
+    assert sorted(p.name for p in (folder / "panels").iterdir()) == ["crack.png", "joint_line.png", "taping_area.png"]
+    for copy in (folder / "notebooks").iterdir():
+        assert copy.stat().st_size < 6e6
+
+    copy = run_notebook("05_predict_photos", {"run_name": "first", "photos": "data/sample/cracks.coco/test"})
+    assert copy.parent == folder / "notebooks"
+    predicted = list((folder / "predictions").iterdir())
+    photos = [p for p in (project / "data/sample/cracks.coco/test").iterdir() if p.suffix == ".jpg"]
+    assert len(predicted) == 2 * len(photos)

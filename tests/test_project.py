@@ -1,0 +1,86 @@
+"""What holds for the project as a whole."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = ROOT / "lib" / "drywall_seg"
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MODULES = sorted(LIBRARY.rglob("*.py"))
+
+
+def test_environment_yml_has_the_same_floors():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    conda, pip = [d for d in environment["dependencies"] if isinstance(d, str)], environment["dependencies"][-1]["pip"]
+    assert pip == [*PYPROJECT["project"]["dependencies"], "."]
+    assert f"python{PYPROJECT['project']['requires-python']}" in conda
+
+
+def test_dependencies_are_floors():
+    extras = PYPROJECT["project"]["optional-dependencies"].values()
+    for requirement in [*PYPROJECT["project"]["dependencies"], *(r for extra in extras for r in extra)]:
+        assert re.fullmatch(r"[\w-]+>=[\d.]+", requirement), requirement
+
+
+def test_tested_versions_are_exact_and_cover_the_dependencies():
+    lines = [s for s in (ROOT / "constraints/tested.txt").read_text().splitlines() if s and not s.startswith("#")]
+    pinned = {re.sub("[-_.]+", "-", line.partition("==")[0]).lower() for line in lines}
+    assert all("==" in line for line in lines)
+    wanted = PYPROJECT["project"]["dependencies"] + PYPROJECT["project"]["optional-dependencies"]["dev"]
+    assert {re.sub("[-_.]+", "-", w.partition(">")[0]).lower() for w in wanted} <= pinned
+
+
+def test_the_repository_is_named_in_one_place():
+    repository = PYPROJECT["project"]["urls"]["Repository"].removeprefix("https://github.com/")
+    named = {}
+    for path in [ROOT / "README.md", *(ROOT / "notebooks").glob("*.ipynb")]:
+        found = re.findall(r"github(?:\.com)?/([\w.-]+/[\w.-]+?)(?:/|\)|\"|\s|\.git)", path.read_text())
+        named[path.name] = set(found)
+    assert set(named) == {"README.md", *(p.name for p in (ROOT / "notebooks").glob("*.ipynb"))}
+    assert all(found == {repository} for found in named.values()), named
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(LIBRARY).as_posix())
+def test_modules_are_thin(path):
+    assert len(path.read_text().splitlines()) <= 250
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            doc = ast.get_docstring(node, clean=False) or ""
+            assert node.end_lineno - node.lineno - doc.count("\n") <= 60, node.name
+
+
+# What each part may import of the library: only what stands before it.
+ORDER = ["prompts", "runs", "images", "config", "models", "data", "inference", "evaluation", "training"]
+ORDER += ["visualization", "notebooks", "cli"]
+
+
+def part(module):
+    return module.split(".")[1] if "." in module else ""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(LIBRARY).as_posix())
+def test_imports_point_one_way(path):
+    own = path.relative_to(LIBRARY).with_suffix("").parts[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [node.module] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            if name.startswith("drywall_seg.") and own != "__init__":
+                assert ORDER.index(part(name)) <= ORDER.index(own), f"{own} imports {name}"
+
+
+def test_the_readme_tree_names_every_module():
+    readme = (ROOT / "README.md").read_text()
+    missing = [p.name for p in MODULES if p.name != "__init__.py" and p.name not in readme]
+    assert not missing
+
+
+def test_no_photograph_is_in_the_repository():
+    tracked = [p for p in ROOT.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg") and ".venv" not in p.parts]
+    outside = [p for p in tracked if not {"data", "outputs"} & set(p.relative_to(ROOT).parts)]
+    assert not outside

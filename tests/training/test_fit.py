@@ -1,0 +1,146 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from drywall_seg.config import resolve_config
+from drywall_seg.data.dataset import PromptedDataset
+from drywall_seg.inference.predict import Predictor
+from drywall_seg.models import load_segmenter
+from drywall_seg.training.fit import fit, learning_rate_factor, train_run
+from drywall_seg.training.losses import segmentation_loss
+from tests.models.clipseg_folders import tiny_clipseg_folder
+
+TINY = {"image_size": 64, "batch_size": 16}
+
+
+def weights(folder):
+    return load_file(folder / "checkpoint" / "model.safetensors")
+
+
+def small(manifest, n=24):
+    """The manifest with n rows of train and of val."""
+    table = manifest.table
+    keep = table.groupby("split").head(n)
+    return type(manifest)(keep.reset_index(drop=True), manifest.data_root, manifest.folder, manifest.info)
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_bit(sample_manifest, tmp_path):
+    config = resolve_config(epochs=2, **TINY)
+    runs = {}
+    for name, seed in (("first", 42), ("second", 42), ("other", 7)):
+        chosen = resolve_config(**{**config.to_dict(), "seed": seed})
+        fit(load_segmenter("compact", 64, seed), small(sample_manifest), chosen, tmp_path / name)
+        runs[name] = weights(tmp_path / name)
+    for name, tensor in runs["first"].items():
+        assert torch.equal(tensor, runs["second"][name]), name
+    assert any(not torch.equal(t, runs["other"][n]) for n, t in runs["first"].items())
+
+
+@pytest.mark.parametrize("model", ["compact", "clipseg"])
+def test_the_loss_falls_on_a_tiny_set(sample_manifest, model, tmp_path):
+    name = "compact" if model == "compact" else str(tiny_clipseg_folder(tmp_path / "tiny"))
+    segmenter = load_segmenter(name, 64)
+    parameters = segmenter.trainable_parameters("all")
+    data = PromptedDataset(sample_manifest, "train", 64, segmenter.mean, segmenter.std)
+    batch = torch.utils.data.default_collate([data[i] for i in range(0, len(data), len(data) // 6)])
+    optimizer = torch.optim.AdamW(parameters, 3e-3)
+    segmenter.train()
+    losses = []
+    for _ in range(25):
+        logits = segmenter(batch["pixel_values"], segmenter.encode_prompts(batch["prompt"]))
+        loss = segmentation_loss(logits, batch["target"], batch["valid"])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.75 * losses[0]
+
+
+def test_decoder_training_leaves_the_encoder_alone(sample_manifest, tmp_path):
+    base = tiny_clipseg_folder(tmp_path / "tiny")
+    segmenter = load_segmenter(str(base), 64)
+    before = {name: tensor.clone() for name, tensor in segmenter.state_dict().items()}
+    config = resolve_config(model=str(base), image_size=64, epochs=1, learning_rate=1e-2)
+    fit(segmenter, small(sample_manifest), config, tmp_path / "run")
+    changed = {name for name, tensor in segmenter.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert all(".decoder." in name for name in changed)
+    assert (tmp_path / "run" / "checkpoint" / "model.safetensors").stat().st_size < 0.5 * sum(
+        tensor.nbytes for tensor in before.values()
+    )
+
+
+def test_a_run_writes_its_folder_and_is_not_trained_twice(project, monkeypatch):
+    from drywall_seg.data.manifest import prepare
+
+    config = resolve_config(run_name="mine", epochs=2, **TINY)
+    manifest = small(prepare(config))
+    epochs = []
+    history = train_run(config, manifest, epochs.append)
+    folder = project / "outputs" / "mine"
+    assert [row["epoch"] for row in epochs] == [1, 2] == history.epoch.tolist()
+    assert history.best.sum() >= 1
+    assert {"train_loss", "val_overall_mean_iou", "val_crack_mean_dice", "score", "seconds"} <= set(history.columns)
+    assert json.loads((folder / "config.json").read_text()) == config.to_dict()
+    assert json.loads((folder / "environment.json").read_text())["data_fingerprint"] == manifest.info["fingerprint"]
+    thresholds = json.loads((folder / "checkpoint" / "thresholds.json").read_text())["thresholds"]
+    assert set(thresholds) == {"crack", "taping_area", "joint_line"}
+    assert Predictor.load(folder / "checkpoint").thresholds == thresholds
+
+    monkeypatch.setattr("drywall_seg.training.fit.fit", lambda *_: pytest.fail("trained again"))
+    assert train_run(config, manifest).equals(history)
+    changed = resolve_config(**{**config.to_dict(), "learning_rate": 1e-4})
+    with pytest.raises(ValueError, match=r"learning_rate 0\.002, now 0\.0001.*mine-2 is free"):
+        train_run(changed, manifest)
+    other_data = type(manifest)(manifest.table, manifest.data_root, manifest.folder, {"fingerprint": "other"})
+    with pytest.raises(ValueError, match="the data, which have changed"):
+        train_run(config, other_data)
+
+
+def test_no_epochs_make_the_loaded_model_the_checkpoint(sample_manifest, tmp_path):
+    segmenter = load_segmenter("compact", 64)
+    config = resolve_config(epochs=0, **TINY)
+    history = fit(segmenter, small(sample_manifest), config, tmp_path)
+    assert len(history) == 0
+    for name, tensor in load_segmenter("compact", 64).state_dict().items():
+        assert torch.equal(tensor, weights(tmp_path)[name]), name
+    assert Predictor.load(tmp_path / "checkpoint").thresholds
+
+
+def test_the_checkpoint_is_the_best_epoch_not_the_last(sample_manifest, tmp_path, monkeypatch):
+    scores = iter([0.1, 0.9, 0.2])
+
+    def validate(predictor, manifest, threshold):
+        value = next(scores)
+        return {"crack": value}, {"overall": {"mean_iou": value, "mean_dice": value}, "labels": {}}
+
+    monkeypatch.setattr("drywall_seg.training.fit.score_validation", validate)
+    history = fit(load_segmenter("compact", 64), small(sample_manifest, 4), resolve_config(epochs=3, **TINY), tmp_path)
+    assert history.best.tolist() == [True, True, False]
+    assert Predictor.load(tmp_path / "checkpoint").thresholds["crack"] == 0.9
+
+
+def test_a_given_threshold_is_stored_for_all(sample_manifest, tmp_path):
+    fit(
+        load_segmenter("compact", 64), small(sample_manifest), resolve_config(epochs=0, threshold=0.4, **TINY), tmp_path
+    )
+    assert set(Predictor.load(tmp_path / "checkpoint").thresholds.values()) == {0.4}
+
+
+def test_a_loss_that_is_not_finite_stops(sample_manifest, tmp_path):
+    segmenter = load_segmenter("compact", 64)
+    with torch.no_grad():
+        segmenter.decoder.score.bias.fill_(np.nan)
+    with pytest.raises(FloatingPointError, match="learning_rate"):
+        fit(segmenter, small(sample_manifest, 4), resolve_config(epochs=1, **TINY), tmp_path)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero():
+    factor = learning_rate_factor(100, 0.1)
+    assert [factor(step) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert factor(10) == pytest.approx(1)
+    assert factor(55) == pytest.approx(0.5)
+    assert factor(100) == pytest.approx(0)
