@@ -91,7 +91,8 @@ def write_notebook(folder, name, *cells):
         made.append(cell)
     (folder / "notebooks").mkdir(exist_ok=True)
     for stem in ("00_run_all", name):
-        nbformat.write(nbformat.v4.new_notebook(cells=made), folder / "notebooks" / f"{stem}.ipynb")
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        nbformat.write(nbformat.v4.new_notebook(cells=made, metadata=kernel), folder / "notebooks" / f"{stem}.ipynb")
 
 
 PARAMETERS = ('outputs_root = "outputs"\nrun_name = "demo"\nvalue = 1', ["parameters"])

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_the_readme_tree_names_every_module():
     assert not missing
 
 
-def test_no_photograph_is_in_the_repository():
-    tracked = [p for p in ROOT.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg") and ".venv" not in p.parts]
-    outside = [p for p in tracked if not {"data", "outputs"} & set(p.relative_to(ROOT).parts)]
-    assert not outside
+def test_no_photograph_and_no_pickle_is_in_the_repository():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    suffixes = (".jpg", ".jpeg", ".bin", ".pt", ".pth", ".pkl", ".ckpt")
+    assert not [name for name in listed.stdout.splitlines() if name.lower().endswith(suffixes) or ".rf." in name]

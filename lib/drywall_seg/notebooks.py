@@ -102,6 +102,7 @@ def run_notebook(name: str, parameters: Mapping[str, Any] | None = None, again: 
             kernel_name="python3",
             log_output=False,
             progress_bar=True,
+            extra_arguments=["--log-level=ERROR"],  # else each kernel warns of its local connection
         )
     except PapermillExecutionError as error:
         raise NotebookError(
