@@ -1,6 +1,7 @@
 """The strict notebook runner over papermill."""
 
 import ast
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,8 @@ def run_notebook(name: str, parameters: Mapping[str, Any] | None = None, again: 
             parameters=parameters,
             cwd=project_root(),
             kernel_name="python3",
-            log_output=False,
-            progress_bar=True,
+            progress_bar=False,
+            stderr_file=sys.stderr,  # the bars of a training of hours are seen while it runs
             extra_arguments=["--log-level=ERROR"],  # else each kernel warns of its local connection
         )
     except PapermillExecutionError as error:
@@ -122,6 +123,7 @@ def run_pipeline(parameters: Mapping[str, Any]) -> list[Path]:
     copies = []
     for source in sources:
         declared = declared_parameters(source)
+        print(source.stem, file=sys.stderr, flush=True)
         copies.append(run_notebook(source.stem, {n: v for n, v in parameters.items() if n in declared}))
     return copies
 

@@ -6,6 +6,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -110,6 +111,9 @@ def environment(device: str, fingerprint: str) -> dict[str, Any]:
     }
 
 
-def progress(items: Iterable, desc: str, unit: str) -> tqdm:
-    """Shows a bar with the time left; redrawn seldom, and a bar within a bar goes when it is done."""
-    return tqdm(items, desc=desc, unit=unit, mininterval=2.0, leave=None)
+def progress(items: Iterable | None, desc: str, unit: str) -> tqdm:
+    """Shows a bar with the time left; a bar within a bar goes when it is done.
+
+    Off a terminal it is redrawn seldom: an executed notebook keeps every redraw.
+    """
+    return tqdm(items, desc=desc, unit=unit, mininterval=0.5 if sys.stderr.isatty() else 5, leave=None)

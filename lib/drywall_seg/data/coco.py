@@ -196,7 +196,7 @@ def rasterise(annotations: Iterable[dict[str, Any]], size_hw: tuple[int, int], w
 
 def _check_rings(segmentation: Any, size_hw: tuple[int, int], place: str) -> list[list[list[float]]]:
     """Returns the rings, each as a list of one, which is what pycocotools takes for a polygon."""
-    limit = 10 * max(size_hw)  # far outside the picture: pycocotools would walk every pixel on the way
+    limit = 10 * max(1000, *size_hw)  # far outside the picture: pycocotools would walk every pixel on the way
     for ring in segmentation if isinstance(segmentation, list) else [segmentation]:
         if not isinstance(ring, list) or len(ring) % 2 or not all(map(_is_number, ring)):
             raise DataError(f"{place}: segmentation {ring!r:.120} is not a list of x, y numbers")

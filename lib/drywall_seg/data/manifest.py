@@ -162,14 +162,15 @@ def _collect(
         n_degenerate += drawn.n_degenerate
         store_mask(folder, row, drawn)
         rows[row["image_id"], row["label"]] = row
-        hashes.setdefault(hashlib.sha256(path.read_bytes()).hexdigest(), []).append(row["image_id"])
+        hashes.setdefault(_sha256(path), []).append(row["image_id"])
     content = [f"{sha256} {ids}" for sha256, ids in sorted(hashes.items())]
-    content += [hashlib.sha256(file.read_bytes()).hexdigest() for _, file in annotation_files]
-    content += [hashlib.sha256(file.read_bytes()).hexdigest() for file in overlays]
+    content += [_sha256(file) for _, file in annotation_files]
+    overlay_by_sha256 = {_sha256(file): file for file in overlays}  # the same one may come with the data too
+    content += overlay_by_sha256
     summary = {
         "n_images": len(entries),
         "n_degenerate_polygons": n_degenerate,
-        "overlays": {file.name: apply_overlay(file, folder, hashes, rows) for file in overlays},
+        "overlays": {f.name: apply_overlay(f, folder, hashes, rows) for f in overlay_by_sha256.values()},
     }
     return list(rows.values()), {
         "fingerprint": hashlib.sha256("\n".join(content).encode()).hexdigest(),
@@ -212,6 +213,10 @@ def _image_row(data_root: Path, export: Export, path: Path, image: CocoImage) ->
         "width": size_hw[1],
         "height": size_hw[0],
     }
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _remove_stale_masks(folder: Path, kept: set[str]) -> None:

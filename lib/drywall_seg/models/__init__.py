@@ -1,9 +1,10 @@
 """The models behind one interface, `Segmenter`; `load_segmenter` finds the right one."""
 
+import re
 from pathlib import Path
 
 from drywall_seg.models.base import Segmenter
-from drywall_seg.runs import read_json
+from drywall_seg.models.weights import SETTINGS, read_settings
 
 __all__ = ["Segmenter", "load_segmenter"]
 
@@ -12,38 +13,41 @@ def load_segmenter(name_or_dir: str | Path, image_size: int | None = None, seed:
     """Loads a model in evaluation mode, on the CPU.
 
     Args:
-        name_or_dir: `compact`, a folder that `Segmenter.save` wrote, a folder laid out as a hub's CLIPSeg, or a
-            hub id.
+        name_or_dir: `compact`, a folder that `Segmenter.save` wrote, a folder laid out as a hub's CLIPSeg, or
+            a hub id.
         image_size: Side of the square input in pixels; None for the checkpoint's own.
         seed: For weights that are drawn at random (`compact`, which has no trained weights yet).
 
     Raises:
-        ValueError: If the folder holds no model that is known.
+        ValueError: If there is no such folder, it holds no model that is known, or its files are damaged.
+        OSError: If a hub id cannot be found or downloaded (as transformers says it).
     """
     folder = Path(name_or_dir)
     if str(name_or_dir) == "compact":
         from drywall_seg.models.compact import new_compact
 
         segmenter = new_compact(image_size, seed)
-    elif (folder / "segmenter.json").is_file():
+    elif (folder / SETTINGS).is_file():
         segmenter = _load_saved(folder, image_size)
     elif folder.is_dir() and not (folder / "config.json").is_file():
-        raise ValueError(f"{folder}: holds neither segmenter.json (ours) nor config.json (a hub's)")
+        raise ValueError(f"{folder}: holds neither {SETTINGS} (ours) nor config.json (a hub's)")
+    elif not folder.is_dir() and not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", str(name_or_dir)):
+        raise ValueError(f"{folder}: no such folder, and not the form of a hub id")
     else:
-        from drywall_seg.models.clipseg import load_clipseg
+        from drywall_seg.models.clipseg_files import load_clipseg
 
         segmenter = load_clipseg(str(name_or_dir), image_size)
     return segmenter.eval()
 
 
 def _load_saved(folder: Path, image_size: int | None) -> Segmenter:
-    architecture = read_json(folder / "segmenter.json").get("architecture")
+    architecture = read_settings(folder, "architecture")["architecture"]
     if architecture == "compact":
         from drywall_seg.models.compact import CompactSegmenter
 
         return CompactSegmenter.load(folder, image_size)
     if architecture == "clipseg":
-        from drywall_seg.models.clipseg import load_finetuned
+        from drywall_seg.models.clipseg_files import load_finetuned
 
         return load_finetuned(folder, image_size)
-    raise ValueError(f"{folder / 'segmenter.json'}: unknown architecture {architecture!r}")
+    raise ValueError(f"{folder / SETTINGS}: unknown architecture {architecture!r}")

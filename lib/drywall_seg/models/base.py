@@ -18,15 +18,22 @@ class Segmenter(nn.Module):
 
     image_size: int
     """Side S of the square input in pixels."""
+    size_step: int
+    """What divides every side that the model takes."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
     def __init__(self) -> None:
         super().__init__()
         self._prompt_cache: dict[str, Tensor] = {}
+        self._cached_at: tuple = ()
 
     def encode_images(self, pixel_values: Tensor) -> Features:
-        """Encodes images (B, 3, S, S); the costly part."""
+        """Encodes images (B, 3, S, S); the costly part.
+
+        Raises:
+            ValueError: If they are not square or `size_step` does not divide their side.
+        """
         raise NotImplementedError
 
     def decode(self, features: Features, prompt_embeddings: Tensor) -> Tensor:
@@ -35,6 +42,10 @@ class Segmenter(nn.Module):
 
     def embed_prompts(self, prompts: list[str]) -> Tensor:
         """Runs the prompt encoder: P sentences to (P, D)."""
+        raise NotImplementedError
+
+    def prompt_encoder(self) -> list[nn.Module]:
+        """Returns the modules that `embed_prompts` runs."""
         raise NotImplementedError
 
     def parts(self) -> dict[str, list[nn.Module]]:
@@ -50,20 +61,27 @@ class Segmenter(nn.Module):
         return self.decode(self.encode_images(pixel_values), prompt_embeddings)
 
     def encode_prompts(self, prompts: list[str]) -> Tensor:
-        """Embeds sentences (P) to (P, D); each text once, until the weights may have changed.
+        """Embeds sentences (P) to (P, D); each text once, until the weights have changed.
 
-        While gradients are wanted for the prompt encoder nothing is cached.
+        While the prompt encoder trains (in training mode or where gradients are wanted) nothing is kept.
         """
-        if torch.is_grad_enabled() and self._prompt_encoder_trains():
-            return self.embed_prompts(prompts)
-        new = list(dict.fromkeys(text for text in prompts if text not in self._prompt_cache))
+        new = list(dict.fromkeys(prompts))
+        weights = [p for module in self.prompt_encoder() for p in module.parameters()]
+        trains = any(p.requires_grad for p in weights)
+        if trains and (self.training or torch.is_grad_enabled()):
+            embeddings = dict(zip(new, self.embed_prompts(new), strict=True))
+            return torch.stack([embeddings[text] for text in prompts])
+        # An optimiser, or averaging in a copy, changes weights in place and tells nobody but this counter.
+        state = tuple((id(p), None if p.is_inference() else p._version) for p in weights)
+        if state != self._cached_at:
+            self.forget_prompts()
+            self._cached_at = state
+        new = [text for text in new if text not in self._prompt_cache]
         if new:
-            with torch.no_grad():
+            # In full precision, whoever calls first: others get the same ones.
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 self._prompt_cache.update(zip(new, self.embed_prompts(new), strict=True))
         return torch.stack([self._prompt_cache[text] for text in prompts])
-
-    def _prompt_encoder_trains(self) -> bool:
-        raise NotImplementedError
 
     def forget_prompts(self) -> None:
         """Drops cached embeddings; called wherever weights, mode, device or type change."""
@@ -97,8 +115,18 @@ class Segmenter(nn.Module):
         self.requires_grad_(part == "all")
         for module in self.parts()["decoder"]:
             module.requires_grad_(True)
-        self.forget_prompts()
+        self.train(self.training)  # what is frozen now leaves training mode
         return [p for p in self.parameters() if p.requires_grad]
+
+    def check_side(self, *shape: int) -> None:
+        """Refuses a side, or the shape of a batch of images, that the model cannot take.
+
+        Raises:
+            ValueError: If its last two sides differ, or `size_step` does not divide the last.
+        """
+        if len(set(shape[-2:])) != 1 or shape[-1] < 1 or shape[-1] % self.size_step:
+            got = " x ".join(map(str, shape[-2:]))
+            raise ValueError(f"images of {got} pixels, not square with a side that {self.size_step} divides")
 
     @property
     def device(self) -> torch.device:

@@ -1,27 +1,25 @@
-"""CLIPSeg (Lueddecke & Ecker 2022, https://arxiv.org/abs/2112.10003): any checkpoint, hub id or local folder."""
+"""CLIPSeg (Lueddecke & Ecker 2022, https://arxiv.org/abs/2112.10003), with Hugging Face's classes."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import (
-    AutoImageProcessor,
-    AutoTokenizer,
-    CLIPSegConfig,
-    CLIPSegForImageSegmentation,
-    PreTrainedTokenizerBase,
-)
+from transformers import CLIPSegForImageSegmentation, PreTrainedTokenizerBase
 
 from drywall_seg.models.base import Features, Segmenter
-from drywall_seg.runs import read_json, whole_file, write_json
+from drywall_seg.models.weights import SETTINGS, WEIGHTS, write_weights
+from drywall_seg.runs import write_json
 
-MAX_TOKENS = 77
+INCIDENTAL = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
+"""What a configuration says of its origin; it changes no weight's name or shape."""
 
 
 class CLIPSegSegmenter(Segmenter):
-    """Hugging Face's CLIPSeg with the vision layers cut off after the last one that its decoder reads."""
+    """Hugging Face's CLIPSeg with the vision layers cut off after the last one that its decoder reads.
+
+    It starts with CLIP frozen; `trainable_parameters("all")` thaws it.
+    """
 
     def __init__(
         self,
@@ -32,22 +30,36 @@ class CLIPSegSegmenter(Segmenter):
         std: tuple[float, float, float],
         base: dict[str, Any] | None = None,
     ) -> None:
+        """Takes `model` over, and changes it.
+
+        Args:
+            model: With its weights.
+            tokenizer: CLIP's.
+            image_size: Side of the square input in pixels.
+            mean: Of each channel, in units of [0, 1].
+            std: Likewise.
+            base: `name` and `revision` of what CLIP's weights can be loaded from; None if nothing has them.
+        """
         super().__init__()
         self.model, self.tokenizer, self.base = model, tokenizer, base
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
+        self.size_step = model.config.vision_config.patch_size
+        self.check_side(image_size)
         vision = model.clip.vision_model.encoder
         vision.layers = vision.layers[: max(model.extract_layers) + 1]  # the rest feeds nothing that is used
+        self._clip_is_base = base is not None
+        self.trainable_parameters("decoder")
 
     def encode_images(self, pixel_values: Tensor) -> Features:
-        """Encodes images (B, 3, S, S) to the activations that the decoder reads, each (B, 1 + patches, 768)."""
-        vision = self.model.clip.vision_model
-        with torch.set_grad_enabled(torch.is_grad_enabled() and vision.pre_layrnorm.weight.requires_grad):
-            states = vision(
-                pixel_values=pixel_values,
-                interpolate_pos_encoding=True,
-                output_hidden_states=True,
-                return_dict=True,
-            ).hidden_states
+        """Encodes images (B, 3, S, S) to the activations that the decoder reads, (B, 1 + patches, 768)."""
+        self.check_side(*pixel_values.shape)
+        # Not through Hugging Face's own forward, which never lets a gradient into CLIP.
+        states = self.model.clip.vision_model(
+            pixel_values=pixel_values,
+            interpolate_pos_encoding=True,
+            output_hidden_states=True,
+            return_dict=True,
+        ).hidden_states
         return tuple(states[layer + 1] for layer in self.model.extract_layers)  # states[0] is the embedding
 
     def decode(self, features: Features, prompt_embeddings: Tensor) -> Tensor:
@@ -59,28 +71,48 @@ class CLIPSegSegmenter(Segmenter):
 
         Not `get_conditional_embeddings`: that one never lets a gradient through.
         """
-        tokens = self.tokenizer(
-            prompts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-        ).to(self.device)
         clip = self.model.clip
+        length = self.model.config.text_config.max_position_embeddings
+        tokens = self.tokenizer(
+            prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        ).to(self.device)
         pooled = clip.text_model(
             input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, return_dict=True
         ).pooler_output
         return clip.text_projection(pooled)
 
+    def prompt_encoder(self) -> list[nn.Module]:
+        """CLIP's text model and its projection."""
+        return [self.model.clip.text_model, self.model.clip.text_projection]
+
     def parts(self) -> dict[str, list[nn.Module]]:
         """The decoder (1.13 M parameters) and CLIP."""
         return {"encoder": [self.model.clip], "decoder": [self.model.decoder]}
 
-    def _prompt_encoder_trains(self) -> bool:
-        return self.model.clip.text_projection.weight.requires_grad
+    def trainable_parameters(self, part: str) -> list[nn.Parameter]:
+        """As everywhere; but what no mask depends on stays frozen: DDP stops at weights without gradient."""
+        super().trainable_parameters(part)
+        clip = self.model.clip
+        for unused in (clip.vision_model.post_layernorm, clip.visual_projection):
+            unused.requires_grad_(False)
+        clip.logit_scale.requires_grad_(False)
+        self._clip_is_base = self._clip_is_base and part == "decoder"
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def load_state_dict(self, state_dict, *args, **kwargs):
+        """Like any module's; notes whether CLIP is still the base's."""
+        mine = {f"model.clip.{name}": tensor for name, tensor in self.model.clip.state_dict().items()}
+        self._clip_is_base = self._clip_is_base and all(
+            torch.equal(tensor, state_dict[name].to(tensor)) for name, tensor in mine.items() if name in state_dict
+        )
+        return super().load_state_dict(state_dict, *args, **kwargs)
 
     def save(self, folder: Path) -> None:
-        """Writes the decoder alone where CLIP was never trained and has a name to load it by; else everything."""
-        whole = self.base is None or any(p.requires_grad for p in self.model.clip.parameters())
-        module = self.model if whole else self.model.decoder
-        with whole_file(folder / "model.safetensors") as partial:
-            save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, partial)
+        """Writes the decoder alone where CLIP is still that of a base that can be named; else everything."""
+        folder = Path(folder)
+        thawed = any(p.requires_grad for p in self.model.clip.parameters())
+        whole = thawed or not self._clip_is_base
+        write_weights(self.model if whole else self.model.decoder, folder / WEIGHTS)
         settings = {
             "architecture": "clipseg",
             "image_size": self.image_size,
@@ -89,48 +121,14 @@ class CLIPSegSegmenter(Segmenter):
             "base": None if whole else self.base,
         }
         if whole:
-            settings["config"] = self.model.config.to_diff_dict()
+            settings["config"] = _without_origin(self.model.config.to_diff_dict())
             self.tokenizer.save_pretrained(folder)
-        write_json(folder / "segmenter.json", settings)
+        write_json(folder / SETTINGS, settings)
 
 
-def load_clipseg(name_or_dir: str, image_size: int | None = None, revision: str | None = None) -> CLIPSegSegmenter:
-    """Loads a released checkpoint: a hub id, or a folder laid out as on the hub.
-
-    Raises:
-        OSError: If it cannot be found or downloaded (as transformers says it).
-    """
-    # Its own class of weights is whatever the repository has: the released one is a pickle, which transformers
-    # reads with weights_only; a safetensors copy is not certain to exist, so none is demanded.
-    model = CLIPSegForImageSegmentation.from_pretrained(name_or_dir, revision=revision)
-    tokenizer = AutoTokenizer.from_pretrained(name_or_dir, revision=revision)
-    processor = AutoImageProcessor.from_pretrained(name_or_dir, revision=revision, use_fast=False)
-    size = processor.size["height"] if "height" in processor.size else min(processor.size.values())
-    base = {"name": name_or_dir, "revision": getattr(model.config, "_commit_hash", None) or revision}
-    return CLIPSegSegmenter(
-        model, tokenizer, image_size or size, processor.image_mean, processor.image_std, base
-    )
-
-
-def load_finetuned(folder: Path, image_size: int | None = None) -> CLIPSegSegmenter:
-    """Reads what `CLIPSegSegmenter.save` wrote, over its base where only the decoder was written.
-
-    Raises:
-        ValueError: If the weights do not fit; the message names the file.
-    """
-    settings = read_json(folder / "segmenter.json")
-    size = image_size or settings["image_size"]
-    if settings["base"]:
-        segmenter = load_clipseg(settings["base"]["name"], size, settings["base"]["revision"])
-        module = segmenter.model.decoder
-    else:
-        model = CLIPSegForImageSegmentation(CLIPSegConfig.from_dict(settings["config"]))
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        segmenter = CLIPSegSegmenter(model, tokenizer, size, settings["mean"], settings["std"])
-        module = segmenter.model
-    try:
-        module.load_state_dict(load_file(folder / "model.safetensors"))
-    except RuntimeError as error:
-        raise ValueError(f"{folder / 'model.safetensors'}: not weights of this CLIPSeg ({error})") from error
-    segmenter.forget_prompts()
-    return segmenter
+def _without_origin(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_origin(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in INCIDENTAL
+    }

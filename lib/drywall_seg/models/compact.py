@@ -1,15 +1,15 @@
-"""The compact model: a small convolutional encoder that a sentence steers, for machines without GPU or hub."""
+"""The compact model: a small convolutional encoder that a sentence steers; needs no GPU and no hub."""
 
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from drywall_seg.models.base import Features, Segmenter
+from drywall_seg.models.weights import SETTINGS, WEIGHTS, read_settings, read_weights, write_weights
 from drywall_seg.prompts import hash_text
-from drywall_seg.runs import read_json, whole_file, write_json
+from drywall_seg.runs import write_json
 
 # (repeats, kernel, stride, expansion, channels), EfficientNet-Lite0: Tan & Le 2019 (https://arxiv.org/abs/1905.11946)
 # without squeeze-and-excitation and with ReLU6.
@@ -77,7 +77,7 @@ class Encoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Words and character n-grams hashed into an embedding bag, then a small MLP: any sentence can be typed."""
+    """Words and character n-grams hashed into an embedding bag, then a small MLP: takes any sentence."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -129,19 +129,22 @@ class Decoder(nn.Module):
 class CompactSegmenter(Segmenter):
     """About 3.4 M parameters; every size that 32 divides."""
 
+    size_step = 32
     # The public EfficientNet-Lite weights take (x - 127) / 128 of 8-bit values.
     mean = (127 / 255,) * 3
     std = (128 / 255,) * 3
 
     def __init__(self, image_size: int = 320) -> None:
         super().__init__()
+        self.check_side(image_size)
         self.image_size = image_size
         self.encoder = Encoder()
         self.text = TextEncoder(WIDTH)
         self.decoder = Decoder()
 
     def encode_images(self, pixel_values: Tensor) -> Features:
-        """Encodes images (B, 3, S, S) to four maps, channels last in memory (faster on CPU and on tensor cores)."""
+        """Encodes images (B, 3, S, S) to four maps, channels last in memory (faster on CPU and GPU)."""
+        self.check_side(*pixel_values.shape)
         return self.encoder(pixel_values.contiguous(memory_format=torch.channels_last))
 
     def decode(self, features: Features, prompt_embeddings: Tensor) -> Tensor:
@@ -156,15 +159,15 @@ class CompactSegmenter(Segmenter):
         """The sentence encoder trains with the decoder: it starts from nothing, as that does."""
         return {"encoder": [self.encoder], "decoder": [self.text, self.decoder]}
 
-    def _prompt_encoder_trains(self) -> bool:
-        return self.text.bag.weight.requires_grad
+    def prompt_encoder(self) -> list[nn.Module]:
+        """The embedding bag and its MLP."""
+        return [self.text]
 
     def save(self, folder: Path) -> None:
         """Writes all weights."""
-        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        with whole_file(folder / "model.safetensors") as partial:
-            save_file(state, partial)
-        write_json(folder / "segmenter.json", {"architecture": "compact", "image_size": self.image_size})
+        folder = Path(folder)
+        write_weights(self, folder / WEIGHTS)
+        write_json(folder / SETTINGS, {"architecture": "compact", "image_size": self.image_size})
 
     @classmethod
     def load(cls, folder: Path, image_size: int | None = None) -> "CompactSegmenter":
@@ -173,11 +176,8 @@ class CompactSegmenter(Segmenter):
         Raises:
             ValueError: If the weights are not this model's; the message names the file.
         """
-        segmenter = cls(image_size or read_json(folder / "segmenter.json")["image_size"])
-        try:
-            segmenter.load_state_dict(load_file(folder / "model.safetensors"))
-        except RuntimeError as error:
-            raise ValueError(f"{folder / 'model.safetensors'}: not weights of the compact model ({error})") from error
+        segmenter = cls(image_size or read_settings(folder, "image_size")["image_size"])
+        read_weights(segmenter, folder / WEIGHTS)
         return segmenter
 
 
