@@ -1,0 +1,63 @@
+"""Weights and settings as files: safetensors and JSON; nothing here ever unpickles."""
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from drywall_seg.runs import read_json, whole_file
+
+SETTINGS = "segmenter.json"
+WEIGHTS = "model.safetensors"
+
+
+def write_weights(module: nn.Module, path: Path) -> None:
+    """Writes a module's state, whole or not at all; the bytes depend on names, types and values alone."""
+    state = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
+    with whole_file(path) as partial:
+        save_file(state, partial)
+
+
+def read_weights(module: nn.Module, path: Path) -> None:
+    """Loads what `write_weights` wrote; the module stays as it was where that fails.
+
+    Raises:
+        ValueError: If the file is missing, truncated, no safetensors, or not this module's; it is named.
+    """
+    try:
+        state = load_file(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such file") from error
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as safetensors ({error})") from error
+    if problem := misfit(state, module.state_dict()):
+        raise ValueError(f"{path}: not the weights of this model: {problem}")
+    module.load_state_dict(state)
+
+
+def misfit(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
+    """Says in one line where two states differ in names or shapes; empty where they do not."""
+    kinds = {
+        "missing": sorted(wanted.keys() - state.keys()),
+        "unknown": sorted(state.keys() - wanted.keys()),
+        "of another shape": sorted(n for n in wanted.keys() & state.keys() if wanted[n].shape != state[n].shape),
+    }
+    return ", ".join(f"{len(names)} {kind} (such as {names[0]})" for kind, names in kinds.items() if names)
+
+
+def read_settings(folder: Path, *keys: str) -> dict[str, Any]:
+    """Reads a checkpoint's settings.
+
+    Raises:
+        ValueError: If the file is missing, no JSON object, or lacks one of the keys; it is named.
+    """
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    settings = read_json(path)
+    missing = [key for key in keys if not isinstance(settings, dict) or key not in settings]
+    if missing:
+        raise ValueError(f"{path}: says nothing of {', '.join(missing)}")
+    return settings
