@@ -43,7 +43,7 @@ def overlay(image: np.ndarray, mask: np.ndarray, color: str) -> np.ndarray:
     rim_width = max(1, round(max(mask.shape) / 250))
     grown = Image.fromarray(inside * np.uint8(255)).filter(ImageFilter.MaxFilter(2 * rim_width + 1))
     rim = (np.asarray(grown) > 0) & ~inside
-    canvas[inside] = 0.35 * canvas[inside] + 0.65 * rgb
+    canvas[inside] = 0.5 * canvas[inside] + 0.5 * rgb
     canvas[rim] = rgb
     return canvas.astype(np.uint8)
 
