@@ -25,7 +25,7 @@ class OutputNames:
         """The stem given to each image that could not have its own."""
 
     def stem(self, image: str, stem: str) -> str:
-        """Returns the stem for an image (any name that tells it from others); `<stem>-2` and so on for later equal ones."""
+        """Returns the stem for an image (any name that tells it from others); later equal ones get `<stem>-2`, ..."""
         if image not in self._stem:
             free, number = stem, 1
             while free.casefold() in self._owner:

@@ -1,6 +1,7 @@
 """Photos and sentences in, masks out: numpy and Pillow around a backend that is loaded when it is needed."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,8 @@ class Predictor:
         from drywall_seg.inference.torch_backend import TorchBackend  # torch is imported here, not before
         from drywall_seg.models import load_segmenter
 
+        if str(name_or_dir) == "compact":
+            warnings.warn("compact has no trained weights yet: its masks mean nothing before training", stacklevel=2)
         thresholds_file = Path(name_or_dir) / THRESHOLDS_FILE
         thresholds = read_json(thresholds_file)["thresholds"] if thresholds_file.is_file() else None
         return cls(TorchBackend(load_segmenter(name_or_dir, image_size), device), thresholds)
