@@ -89,31 +89,37 @@ def choose_examples(per_image: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(chosen, ignore_index=True)
 
 
-def save_panels(config: RunConfig, manifest: Manifest) -> dict[str, Figure]:
-    """Draws the chosen examples of an evaluated run, one figure a label, into the run's `panels/<label>.png`.
+def run_examples(config: RunConfig, manifest: Manifest) -> list[tuple[str, str, list[Cell]]]:
+    """Returns label, rank and panel of the chosen examples of an evaluated run.
 
     Raises:
         FileNotFoundError: If the run was not evaluated.
+        ValueError: If it was evaluated on other data.
     """
     folder = run_folder_of(config)
     if not (folder / "per_image.csv").is_file():
         raise FileNotFoundError(f"{folder / 'per_image.csv'}: not there; run 03_evaluate with this run_name first")
     per_image = pd.read_csv(folder / "per_image.csv", dtype={"image_id": str, "photo_id": str})
-    examples = choose_examples(per_image)
-    manifest_rows = {(r.image_id, r.label): r for r in manifest.table.itertuples(index=False)}
+    rows = {(row.image_id, row.label): row for row in manifest.table.itertuples(index=False)}
+    examples = []
+    for example in choose_examples(per_image).itertuples(index=False):
+        row = rows.get((example.image_id, example.label))
+        if row is None:
+            raise ValueError(f"{folder / 'per_image.csv'}: {example.image_id} is not in {manifest.folder}")
+        title = f"{example.prompt}, {example.rank}: IoU {example.iou:.2f}, threshold {example.threshold:.2f}"
+        image, target = read_image(manifest.image_file(row)), read_mask(manifest.mask_file(row))
+        cells = panel(image, target, read_mask(folder / "masks" / example.mask_file), title)
+        examples.append((example.label, example.rank, cells))
+    return examples
+
+
+def save_panels(config: RunConfig, manifest: Manifest) -> dict[str, Figure]:
+    """Draws the examples of an evaluated run, one figure a label, into the run's `panels/<label>.png`."""
+    examples = run_examples(config, manifest)
     figures = {}
-    for label in LABELS:
-        rows = []
-        for example in examples[examples.label == label].itertuples(index=False):
-            if (example.image_id, label) not in manifest_rows:
-                raise ValueError(f"{folder / 'per_image.csv'}: {example.image_id} is not in {manifest.folder}")
-            row = manifest_rows[example.image_id, label]
-            title = f"{example.prompt}, {example.rank}: IoU {example.iou:.2f}, threshold {example.threshold:.2f}"
-            image, target = read_image(manifest.image_file(row)), read_mask(manifest.mask_file(row))
-            rows.append(panel(image, target, read_mask(folder / "masks" / example.mask_file), title))
-        if rows:
-            figures[label] = plot_grid(rows)
-            save_figure(figures[label], folder / "panels" / f"{label}.png")
+    for label in dict.fromkeys(label for label, _, _ in examples):
+        figures[label] = plot_grid([cells for owner, _, cells in examples if owner == label])
+        save_figure(figures[label], run_folder_of(config) / "panels" / f"{label}.png")
     return figures
 
 
