@@ -92,6 +92,18 @@ def test_predictions_and_empty_ones():
     assert titles == ["Original", "crack: nothing found", "seam: 100.0% of the photo"]
 
 
+def test_a_long_file_name_does_not_run_into_the_next_title(tmp_path):
+    image, none = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    path = tmp_path / f"{'x' * 80}_end.png"
+    Image.fromarray(image).save(path)
+    figure = plot_predictions([(path, [Prediction("crack", none / 255, none, 0.5, 0.1)])])
+    figure.canvas.draw()
+    title = figure.axes[0].title if figure.axes[0].title.get_text() else figure.axes[0]._left_title
+    assert title.get_text().startswith("xxx")
+    assert title.get_text().endswith("x_end.png")
+    assert title.get_window_extent().x1 < figure.axes[1].get_window_extent().x0
+
+
 def test_history_marks_the_best_epoch():
     history = pd.DataFrame(
         {"epoch": [1, 2, 3], "train_loss": [3, 2, 1], "score": [0.1, 0.4, 0.3], "val_crack_mean_iou": [0.1, 0.4, 0.3]}

@@ -60,8 +60,15 @@ def plot_grid(rows: list[list[Cell]], cell_inches: float = 3.6) -> Figure:
     for axes_row, row in zip(axes, rows, strict=True):
         for axis, (image, title) in zip(axes_row, row, strict=False):
             axis.imshow(image)
-            axis.set_title(title, fontsize=10, loc="left", wrap=True)
+            axis.set_title(_shorten(title, round(cell_inches * 10)), fontsize=10, loc="left", wrap=True)
     return figure
+
+
+def _shorten(title: str, limit: int) -> str:
+    """Takes the middle out of a file name, which cannot be wrapped and would run into the next title."""
+    if " " in title or len(title) <= limit:
+        return title
+    return f"{title[: limit - 12]}...{title[-9:]}"
 
 
 def panel(image: np.ndarray, target: np.ndarray, mask: np.ndarray, title: str) -> list[Cell]:
