@@ -14,6 +14,7 @@ SPLITS = ("photo", "image", "publisher")
 TRAINABLE = ("decoder", "all")
 
 _TEXT = (str, bool, "a text")
+_SWITCH = (bool, lambda _: True, "True or False")
 
 CHECKS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "data_root": _TEXT,
@@ -30,6 +31,10 @@ CHECKS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "trainable": (str, TRAINABLE.__contains__, f"one of {', '.join(TRAINABLE)}"),
     "negative_share": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
     "threshold": (float, lambda v: 0 <= v <= 1, "from 0 to 1"),
+    "imagenet": _SWITCH,
+    "paraphrases": _SWITCH,
+    "ema_decay": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
+    "joint_line_repeats": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "crop_min": (float, lambda v: 0 < v <= 1, "above 0 to 1"),
     "color_strength": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
 }
@@ -58,6 +63,16 @@ class RunConfig:
     """None: chosen on val for each label. Else from 0 to 1, for all labels."""
 
     # The recipe: only presets set these.
+    imagenet: bool = False
+    """Begin with ImageNet's weights in the compact model's encoder."""
+    encoder_rate_share: float = 1.0
+    """The encoder's learning rate as a share of the rest's."""
+    ema_decay: float = 0.0
+    """Of the moving average of the weights that is scored and kept, a step; 0 for none."""
+    joint_line_repeats: int = 1
+    """How often an epoch draws each joint line, of which there are few."""
+    paraphrases: bool = False
+    """Ask in generated sentences too, not only in the listed ones."""
     bce_weight: float = 0.7
     dice_weight: float = 0.3
     warmup_share: float = 0.1
@@ -86,6 +101,23 @@ class RunConfig:
 PRESETS: dict[str, dict[str, Any]] = {
     # For CPU and for data of any size: small, trained whole, from random weights.
     "compact": dict(model="compact", image_size=320, epochs=12, batch_size=16, learning_rate=2e-3, trainable="all"),
+    # The recipe of the weights that are to ship: from ImageNet, averaged.
+    "compact_scratch": dict(
+        model="compact",
+        image_size=320,
+        epochs=18,
+        batch_size=16,
+        learning_rate=2e-3,
+        trainable="all",
+        negative_share=0.28,
+        imagenet=True,
+        encoder_rate_share=0.25,
+        ema_decay=0.998,
+        joint_line_repeats=4,
+        paraphrases=True,
+        bce_weight=0.5,
+        dice_weight=0.5,
+    ),
     # What most public attempts found best: the 1.1 M parameter decoder alone.
     "clipseg_decoder": dict(
         model=CLIPSEG, image_size=352, epochs=8, batch_size=16, learning_rate=5e-4, trainable="decoder"

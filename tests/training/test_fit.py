@@ -5,12 +5,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from drywall_seg.config import resolve_config
+from drywall_seg.config import RunConfig, resolve_config
 from drywall_seg.data.dataset import PromptedDataset
 from drywall_seg.inference.predict import Predictor
 from drywall_seg.models import load_segmenter
-from drywall_seg.training.fit import fit, learning_rate_factor, train_run
+from drywall_seg.training.fit import fit, train_run
 from drywall_seg.training.losses import segmentation_loss
+from drywall_seg.training.optimisation import ema, learning_rate_factor, parameter_groups
 from tests.models.clipseg_folders import tiny_clipseg_folder
 
 TINY = {"image_size": 64, "batch_size": 16}
@@ -144,3 +145,43 @@ def test_the_learning_rate_warms_up_and_falls_to_zero():
     assert factor(10) == pytest.approx(1)
     assert factor(55) == pytest.approx(0.5)
     assert factor(100) == pytest.approx(0)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_a_stopped_training_goes_on_and_ends_the_same_to_the_bit(sample_manifest, tmp_path, ema_decay):
+    settings = {**resolve_config(epochs=3, **TINY).to_dict(), "ema_decay": ema_decay, "encoder_rate_share": 0.5}
+    config = RunConfig(**settings)
+    manifest = small(sample_manifest)
+    undisturbed = fit(load_segmenter("compact", 64), manifest, config, tmp_path / "whole")
+
+    def stop_at_two(row):
+        if row["epoch"] == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        fit(load_segmenter("compact", 64), manifest, config, tmp_path / "stopped", stop_at_two)
+    epochs = []
+    resumed = fit(load_segmenter("compact", 64), manifest, config, tmp_path / "stopped", epochs.append)
+    assert [row["epoch"] for row in epochs] == [3]
+    assert resumed.drop(columns="seconds").equals(undisturbed.drop(columns="seconds"))
+    for name, tensor in weights(tmp_path / "whole").items():
+        assert torch.equal(tensor, weights(tmp_path / "stopped")[name]), name
+    assert not (tmp_path / "stopped" / "resume").exists()
+
+
+def test_the_average_follows_slowly_and_begins_at_once():
+    average = ema(0.99)
+    assert average(torch.tensor(0.0), torch.tensor(1.0), 0).item() == pytest.approx(0.9)
+    assert average(torch.tensor(0.0), torch.tensor(1.0), 10_000).item() == pytest.approx(0.01)
+    assert average(torch.tensor(3), torch.tensor(7), 5).item() == 7  # BatchNorm's counter
+
+
+def test_the_encoder_has_its_own_learning_rate():
+    config = RunConfig(**{**resolve_config(**TINY).to_dict(), "encoder_rate_share": 0.25})
+    groups = parameter_groups(load_segmenter("compact", 64), config)
+    assert [group["lr"] for group in groups] == [0.25 * config.learning_rate, config.learning_rate]
+    assert sum(len(group["params"]) for group in groups) == len(list(load_segmenter("compact").parameters()))

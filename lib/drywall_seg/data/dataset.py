@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.images import PAD_VALUE, Letterbox, normalise, read_image, read_mask
+from drywall_seg.paraphrases import draw_absent, draw_sentence
 from drywall_seg.prompts import ABSENT_LABELS, ABSENT_THINGS, PROMPTS
 
 
@@ -32,12 +33,16 @@ class PromptedDataset(Dataset):
         negative_share: float = 0.0,
         crop_min: float = 1.0,
         color_strength: float = 0.0,
+        joint_line_repeats: int = 1,
+        paraphrases: bool = False,
     ) -> None:
         self.manifest, self.image_size, self.mean, self.std = manifest, image_size, mean, std
         self.seed, self.negative_share = seed, negative_share
         self.crop_min, self.color_strength = crop_min, color_strength
+        self.paraphrases = paraphrases
         self.epoch = 0
-        self.records = list(manifest.rows(split).itertuples(index=False))
+        rows = list(manifest.rows(split).itertuples(index=False))
+        self.records = [r for r in rows for _ in range(joint_line_repeats if r.label == "joint_line" else 1)]
         table = manifest.table
         self.labels_of = table.groupby("image_id").label.agg(set).to_dict()
 
@@ -47,7 +52,8 @@ class PromptedDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.records[index]
         rng = np.random.default_rng((self.seed, self.epoch, index))
-        prompt, present = draw_prompt(record.label, self.labels_of[record.image_id], self.negative_share, rng)
+        labels = self.labels_of[record.image_id]
+        prompt, present = draw_prompt(record.label, labels, self.negative_share, rng, self.paraphrases)
         image, mask = read_image(self.manifest.image_file(record)), read_mask(self.manifest.mask_file(record))
         image, mask = augment_geometry(image, mask, self.crop_min, rng)
         box = Letterbox.fit(image.shape[:2], self.image_size)
@@ -71,19 +77,24 @@ class PromptedDataset(Dataset):
 
 
 def draw_prompt(
-    label: str, labels_of_image: set[str], negative_share: float, rng: np.random.Generator
+    label: str, labels_of_image: set[str], negative_share: float, rng: np.random.Generator, paraphrases: bool = False
 ) -> tuple[str, bool]:
     """Draws a sentence, and whether what it asks for is what the row's mask shows.
 
     A negative one asks, half the time, for a thing that is on no wall, half the time for another label that is known
     to be absent whatever the image has: never for one that it has, and never for a taping area against a joint line.
+    The sentence is one of the listed ones, or with `paraphrases` a generated one.
     """
+
+    def ask(wanted: str) -> str:
+        return draw_sentence(wanted, rng) if paraphrases else str(rng.choice(PROMPTS[wanted]))
+
     if rng.random() >= negative_share:
-        return str(rng.choice(PROMPTS[label])), True
+        return ask(label), True
     others = [o for o in ABSENT_LABELS[label] if all(o in ABSENT_LABELS[has] for has in labels_of_image)]
     if others and rng.random() < 0.5:
-        return str(rng.choice(PROMPTS[str(rng.choice(others))])), False
-    return str(rng.choice(ABSENT_THINGS)), False
+        return ask(str(rng.choice(others))), False
+    return draw_absent(rng) if paraphrases else str(rng.choice(ABSENT_THINGS)), False
 
 
 def augment_geometry(

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -19,14 +21,17 @@ from drywall_seg.evaluation.evaluate import score_validation
 from drywall_seg.inference.predict import THRESHOLDS_FILE, Predictor
 from drywall_seg.inference.torch_backend import TorchBackend, default_device, half_precision
 from drywall_seg.models import Segmenter, load_segmenter
+from drywall_seg.models.imagenet import load_imagenet
 from drywall_seg.runs import CHECKPOINT, environment, progress, read_json, whole_folder, write_csv, write_json
 from drywall_seg.training.losses import segmentation_loss
+from drywall_seg.training.optimisation import ema, learning_rate_factor, parameter_groups
+from drywall_seg.training.resume import FOLDER, load_state, save_state
 
 OnEpoch = Callable[[dict[str, Any]], None]
 
 
 def train_run(config: RunConfig, manifest: Manifest, on_epoch: OnEpoch | None = None) -> pd.DataFrame:
-    """Trains a run, or does nothing where it is finished, and returns its history.
+    """Trains a run, goes on where it was stopped, or does nothing where it is finished; returns its history.
 
     Writes `config.json`, `environment.json`, `history.csv` and `checkpoint/` into the run's folder. With 0 epochs
     the loaded model becomes the checkpoint, and only thresholds are chosen.
@@ -40,9 +45,11 @@ def train_run(config: RunConfig, manifest: Manifest, on_epoch: OnEpoch | None = 
         _check_same_run(folder, config, about["data_fingerprint"])
         if (folder / CHECKPOINT / THRESHOLDS_FILE).is_file() and _epochs_done(folder) == config.epochs:
             return read_history(folder)
+    segmenter = load_segmenter(config.model, config.image_size, config.seed)
+    if config.imagenet:
+        load_imagenet(segmenter)
     write_json(folder / "environment.json", about)
     write_json(folder / "config.json", config.to_dict())
-    segmenter = load_segmenter(config.model, config.image_size, config.seed)
     return fit(segmenter, manifest, config, folder, on_epoch)
 
 
@@ -55,8 +62,10 @@ def fit(
 ) -> pd.DataFrame:
     """Trains a segmenter on the train part; its best epoch on val becomes `folder/checkpoint`.
 
-    Best is the largest (mean IoU + mean Dice) / 2 over val's images. The segmenter ends with the last epoch's
-    weights. On a CPU the same settings give the same weights to the bit.
+    Best is the largest (mean IoU + mean Dice) / 2 over val's images, of the averaged weights where there are some.
+    The segmenter ends with the last epoch's weights. The state after each epoch is kept in `folder/resume` until the
+    end, and a training that was stopped goes on from it. On a CPU the same settings give the same weights to the bit,
+    stopped or not.
 
     Args:
         segmenter: Changed in place.
@@ -67,12 +76,55 @@ def fit(
 
     Raises:
         FloatingPointError: If the loss is not finite.
+        ValueError: If no row is in train.
     """
     torch.manual_seed(config.seed)
     device = torch.device(default_device())
     segmenter.to(device)
-    parameters = segmenter.trainable_parameters(config.trainable)
-    dataset = PromptedDataset(
+    optimizer = torch.optim.AdamW(parameter_groups(segmenter, config), weight_decay=config.weight_decay)
+    dataset = _training_data(segmenter, manifest, config)
+    if config.epochs and not len(dataset):
+        raise ValueError(f"{manifest.folder / 'manifest.csv'}: no row is in train")
+    n_steps = config.epochs * math.ceil(len(dataset) / config.batch_size)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(n_steps, config.warmup_share))
+    scaler = torch.amp.GradScaler(device.type, enabled=half_precision(device) is torch.float16)
+    averaged = AveragedModel(segmenter, avg_fn=ema(config.ema_decay), use_buffers=True) if config.ema_decay else None
+    modules = {"segmenter": segmenter} | ({"averaged": averaged} if averaged else {})
+    history: list[dict[str, Any]] = []
+    if config.epochs and (state := load_state(folder, modules, optimizer)):
+        history = state["history"]
+        vars(scheduler).update(state["scheduler"])
+        scaler.load_state_dict(state["scaler"])
+        for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
+    scored = averaged.module if averaged else segmenter
+    with progress(None, "training", "step") as bar:
+        bar.reset(total=n_steps)
+        bar.update(len(history) * n_steps // max(1, config.epochs))
+        for epoch in range(len(history), config.epochs):
+            started = time.monotonic()
+            dataset.epoch = epoch
+            loss = _train_epoch(segmenter, averaged, dataset, config, optimizer, scheduler, scaler, bar)
+            best = max((row["score"] for row in history), default=-math.inf)
+            row, score = _validate(scored, manifest, config, folder, best)
+            rate = max(scheduler.get_last_lr())
+            row = {"epoch": epoch + 1, "train_loss": loss, "learning_rate": rate, **row, "score": score}
+            history.append({**row, "best": score > best, "seconds": round(time.monotonic() - started, 1)})
+            schedule = {"last_epoch": scheduler.last_epoch, "_last_lr": scheduler.get_last_lr()}
+            states = {"history": history, "scheduler": schedule, "scaler": scaler.state_dict()}
+            save_state(folder, modules, optimizer, states)
+            write_csv(folder / "history.csv", pd.DataFrame(history))
+            if on_epoch:
+                on_epoch(history[-1])
+    if not config.epochs:
+        _validate(segmenter, manifest, config, folder, -math.inf)
+        write_csv(folder / "history.csv", pd.DataFrame(columns=["epoch"]))
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    return read_history(folder)
+
+
+def _training_data(segmenter: Segmenter, manifest: Manifest, config: RunConfig) -> PromptedDataset:
+    return PromptedDataset(
         manifest,
         "train",
         segmenter.image_size,
@@ -82,49 +134,14 @@ def fit(
         negative_share=config.negative_share,
         crop_min=config.crop_min,
         color_strength=config.color_strength,
+        joint_line_repeats=config.joint_line_repeats,
+        paraphrases=config.paraphrases,
     )
-    if config.epochs and not len(dataset):
-        raise ValueError(f"{manifest.folder / 'manifest.csv'}: no row is in train")
-    optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
-    n_steps = config.epochs * math.ceil(len(dataset) / config.batch_size)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(n_steps, config.warmup_share))
-    scaler = torch.amp.GradScaler(device.type, enabled=half_precision(device) is torch.float16)
-    history: list[dict[str, Any]] = []
-    best = -math.inf
-    with progress(None, "training", "step") as bar:
-        bar.reset(total=n_steps)
-        for epoch in range(config.epochs):
-            started = time.monotonic()
-            dataset.epoch = epoch
-            loss = _train_epoch(segmenter, dataset, config, optimizer, scheduler, scaler, bar)
-            row, score = _validate(segmenter, manifest, config, folder, best)
-            best = max(best, score)
-            rate = scheduler.get_last_lr()[0]
-            row = {"epoch": epoch + 1, "train_loss": loss, "learning_rate": rate, **row, "score": score}
-            history.append({**row, "best": score == best, "seconds": round(time.monotonic() - started, 1)})
-            write_csv(folder / "history.csv", pd.DataFrame(history))
-            if on_epoch:
-                on_epoch(history[-1])
-    if not config.epochs:
-        _validate(segmenter, manifest, config, folder, best)
-        write_csv(folder / "history.csv", pd.DataFrame(columns=["epoch"]))
-    return read_history(folder)
-
-
-def learning_rate_factor(n_steps: int, warmup_share: float) -> Callable[[int], float]:
-    """Returns the factor by step: linear up over the warm-up's share of the steps, then a cosine down to 0."""
-    n_warm = max(1, round(warmup_share * n_steps))
-
-    def factor(step: int) -> float:
-        if step < n_warm:
-            return (step + 1) / n_warm
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - n_warm) / max(1, n_steps - n_warm))))
-
-    return factor
 
 
 def _train_epoch(
     segmenter: Segmenter,
+    averaged: AveragedModel | None,
     dataset: PromptedDataset,
     config: RunConfig,
     optimizer: torch.optim.Optimizer,
@@ -153,6 +170,8 @@ def _train_epoch(
         scaler.step(optimizer)
         scaler.update()
         scheduler.step()
+        if averaged:
+            averaged.update_parameters(segmenter)
         total += loss.item() * len(pixels)
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         bar.update()
