@@ -12,6 +12,7 @@ from drywall_seg.runs import CHECKPOINT, read_json, run_folder
 CLIPSEG = "CIDAS/clipseg-rd64-refined"
 SPLITS = ("photo", "image", "publisher")
 TRAINABLE = ("decoder", "all")
+STARTS = ("model", "imagenet")
 
 _TEXT = (str, bool, "a text")
 _SWITCH = (bool, lambda _: True, "True or False")
@@ -31,7 +32,7 @@ CHECKS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "trainable": (str, TRAINABLE.__contains__, f"one of {', '.join(TRAINABLE)}"),
     "negative_share": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
     "threshold": (float, lambda v: 0 <= v <= 1, "from 0 to 1"),
-    "imagenet": _SWITCH,
+    "start": (str, STARTS.__contains__, f"one of {', '.join(STARTS)}"),
     "paraphrases": _SWITCH,
     "ema_decay": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
     "joint_line_repeats": (int, lambda v: v >= 1, "a whole number from 1 up"),
@@ -63,8 +64,8 @@ class RunConfig:
     """None: chosen on val for each label. Else from 0 to 1, for all labels."""
 
     # The recipe: only presets set these.
-    imagenet: bool = False
-    """Begin with ImageNet's weights in the compact model's encoder."""
+    start: str = "model"
+    """What training begins with: the model's weights, or for `compact` ones of `imagenet` in its encoder."""
     encoder_rate_share: float = 1.0
     """The encoder's learning rate as a share of the rest's."""
     ema_decay: float = 0.0
@@ -110,7 +111,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         learning_rate=2e-3,
         trainable="all",
         negative_share=0.28,
-        imagenet=True,
+        start="imagenet",
         encoder_rate_share=0.25,
         ema_decay=0.998,
         joint_line_repeats=4,

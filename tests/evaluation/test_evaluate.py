@@ -6,18 +6,28 @@ import pytest
 
 from drywall_seg.config import resolve_config
 from drywall_seg.data.manifest import prepare
-from drywall_seg.evaluation.evaluate import collect_histograms, evaluate, evaluate_run, metrics_table, score_validation
+from drywall_seg.data.splits import leak_report, photo_hash
+from drywall_seg.evaluation.evaluate import (
+    collect_histograms,
+    collect_presence,
+    evaluate,
+    evaluate_run,
+    metrics_table,
+    score_validation,
+    unseen_rows,
+)
 from drywall_seg.evaluation.metrics import counts_at, dice, iou, mask_counts, summarise
 from drywall_seg.images import read_image, read_mask
 from drywall_seg.inference import Predictor
 from drywall_seg.inference.torch_backend import TorchBackend
-from drywall_seg.models import load_segmenter
-from drywall_seg.prompts import canonical_prompt
+from drywall_seg.models.compact import new_compact
+from drywall_seg.paraphrases import held_out_absent
+from drywall_seg.prompts import LABELS, canonical_prompt
 
 
 @pytest.fixture(scope="module")
 def predictor():
-    return Predictor.load("compact", image_size=64)
+    return Predictor(TorchBackend(new_compact(64)))
 
 
 def test_scores_are_those_of_each_photo_predicted_alone(predictor, sample_manifest, tmp_path):
@@ -47,7 +57,7 @@ def test_histograms_give_the_same_counts_as_the_masks(predictor, sample_manifest
 
 
 def test_each_image_is_encoded_once_whatever_its_labels(sample_manifest):
-    backend = TorchBackend(load_segmenter("compact", 64))
+    backend = TorchBackend(new_compact(64))
     encoded = []
     original = backend.encode_images
     backend.encode_images = lambda pixels: encoded.append(len(pixels)) or original(pixels)
@@ -91,3 +101,31 @@ def test_a_split_without_images(predictor, sample_manifest):
     table = evaluate(predictor, empty, "test")
     assert table.empty
     assert summarise(table) == {"overall": None, "labels": {}}
+
+
+def test_photographs_that_the_model_knows_are_left_out(predictor, sample_manifest):
+    known = sample_manifest.rows("test").photo_id.unique()[:2]
+    knowing = Predictor(predictor.backend)
+    knowing.backend.trained_on = frozenset({photo_hash(name) for name in known} | {"another"})
+    try:
+        table = evaluate(knowing, sample_manifest, "test")
+        assert unseen_rows(knowing, sample_manifest, "test")[1] == 2
+        assert not set(known) & set(table.photo_id)
+        assert set(table.photo_id) | set(known) == set(sample_manifest.rows("test").photo_id)
+        report = leak_report(sample_manifest.table, knowing.backend.trained_on)
+        assert report.n_leaked.sum() == sample_manifest.rows("test").photo_id.isin(known).sum()
+    finally:
+        knowing.backend.trained_on = frozenset()
+
+
+def test_presence_asks_for_what_is_there_and_for_what_is_not(predictor, sample_manifest):
+    asked = []
+    original = predictor.predict
+    watched = Predictor(predictor.backend)
+    watched.predict = lambda image, prompts: asked.extend(prompts) or original(image, prompts)
+    rows = sample_manifest.rows("val")
+    present, absent = collect_presence(watched, sample_manifest, rows, seed=42, n_images=3)
+    assert len(present) + len(absent) == len(asked)
+    assert {canonical_prompt(label) for label in LABELS} <= set(asked)
+    assert not set(asked) & {*held_out_absent()}
+    assert (present >= 0).all() and (absent <= 1).all()

@@ -1,8 +1,9 @@
 import numpy as np
 import pandas as pd
+import pytest
 
 from drywall_seg.evaluation.metrics import dice, mask_counts, score_histogram
-from drywall_seg.evaluation.thresholds import CANDIDATES, choose_thresholds, sweep
+from drywall_seg.evaluation.thresholds import CANDIDATES, choose_presence_cut, choose_thresholds, sweep
 from drywall_seg.inference.predict import first_level
 
 
@@ -32,3 +33,14 @@ def test_each_label_gets_the_middle_of_its_best_thresholds():
 
 def test_a_label_that_does_not_occur_gets_none():
     assert choose_thresholds(pd.DataFrame({"label": []}), np.zeros((0, 2, 256), int)) == {}
+
+
+def test_the_presence_cut_lies_between_what_is_there_and_what_is_not():
+    assert choose_presence_cut(np.array([0.9, 0.8, 0.7]), np.array([0.1, 0.3])) == 0.5
+    # One of four that are there is given up for three of four that are not: 0.75 + 0.75 beats 1 + 0.25.
+    assert choose_presence_cut(np.array([0.2, 0.8, 0.9, 0.9]), np.array([0.1, 0.3, 0.4, 0.85])) == pytest.approx(0.6)
+
+
+def test_without_one_side_nothing_is_emptied():
+    assert choose_presence_cut(np.array([]), np.array([0.2])) == 0.0
+    assert choose_presence_cut(np.array([0.2]), np.array([])) == 0.0

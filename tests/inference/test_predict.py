@@ -14,6 +14,7 @@ class Fake:
     """A backend that answers with the photo's red channel, and counts its calls."""
 
     image_size, mean, std = 32, (0.5,) * 3, (0.5,) * 3
+    trained_on = frozenset()
 
     def __init__(self):
         self.images, self.texts = 0, []
@@ -69,6 +70,16 @@ def test_a_free_sentence_takes_the_threshold_of_the_nearest_label():
     assert [predictor.threshold_for(canonical_prompt(label)) for label in LABELS] == [0.2, 0.3, 0.4]
     assert predictor.threshold_for("find the crack") == 0.2
     assert Predictor(Fake()).threshold_for("segment crack") == 0.5
+
+
+def test_a_mask_below_the_presence_cut_is_empty():
+    kept, emptied = (
+        Predictor(Fake(), presence_cut=cut).predict(photo(40, 64), ["segment crack"])[0] for cut in (0.5, 1.0)
+    )
+    assert kept.presence == emptied.presence < 1
+    assert kept.mask.any()
+    assert not emptied.mask.any()
+    assert np.array_equal(kept.probs, emptied.probs)
 
 
 def test_batches_equal_single_photos():

@@ -9,6 +9,7 @@ from drywall_seg.config import RunConfig, resolve_config
 from drywall_seg.data.dataset import PromptedDataset
 from drywall_seg.inference.predict import Predictor
 from drywall_seg.models import load_segmenter
+from drywall_seg.models.compact import new_compact
 from drywall_seg.training.fit import fit, train_run
 from drywall_seg.training.losses import segmentation_loss
 from drywall_seg.training.optimisation import ema, learning_rate_factor, parameter_groups
@@ -33,7 +34,7 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(sample_manifest, tmp_pa
     runs = {}
     for name, seed in (("first", 42), ("second", 42), ("other", 7)):
         chosen = resolve_config(**{**config.to_dict(), "seed": seed})
-        fit(load_segmenter("compact", 64, seed), small(sample_manifest), chosen, tmp_path / name)
+        fit(new_compact(64, seed), small(sample_manifest), chosen, tmp_path / name)
         runs[name] = weights(tmp_path / name)
     for name, tensor in runs["first"].items():
         assert torch.equal(tensor, runs["second"][name]), name
@@ -42,8 +43,7 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(sample_manifest, tmp_pa
 
 @pytest.mark.parametrize("model", ["compact", "clipseg"])
 def test_the_loss_falls_on_a_tiny_set(sample_manifest, model, tmp_path):
-    name = "compact" if model == "compact" else str(tiny_clipseg_folder(tmp_path / "tiny"))
-    segmenter = load_segmenter(name, 64)
+    segmenter = new_compact(64) if model == "compact" else load_segmenter(tiny_clipseg_folder(tmp_path / "tiny"), 64)
     parameters = segmenter.trainable_parameters("all")
     data = PromptedDataset(sample_manifest, "train", 64, segmenter.mean, segmenter.std)
     batch = torch.utils.data.default_collate([data[i] for i in range(0, len(data), len(data) // 6)])
@@ -102,11 +102,11 @@ def test_a_run_writes_its_folder_and_is_not_trained_twice(project, monkeypatch):
 
 
 def test_no_epochs_make_the_loaded_model_the_checkpoint(sample_manifest, tmp_path):
-    segmenter = load_segmenter("compact", 64)
+    segmenter = new_compact(64)
     config = resolve_config(epochs=0, **TINY)
     history = fit(segmenter, small(sample_manifest), config, tmp_path)
     assert len(history) == 0
-    for name, tensor in load_segmenter("compact", 64).state_dict().items():
+    for name, tensor in new_compact(64).state_dict().items():
         assert torch.equal(tensor, weights(tmp_path)[name]), name
     assert Predictor.load(tmp_path / "checkpoint").thresholds
 
@@ -119,20 +119,18 @@ def test_the_checkpoint_is_the_best_epoch_not_the_last(sample_manifest, tmp_path
         return {"crack": value}, {"overall": {"mean_iou": value, "mean_dice": value}, "labels": {}}
 
     monkeypatch.setattr("drywall_seg.training.fit.score_validation", validate)
-    history = fit(load_segmenter("compact", 64), small(sample_manifest, 4), resolve_config(epochs=3, **TINY), tmp_path)
+    history = fit(new_compact(64), small(sample_manifest, 4), resolve_config(epochs=3, **TINY), tmp_path)
     assert history.best.tolist() == [True, True, False]
     assert Predictor.load(tmp_path / "checkpoint").thresholds["crack"] == 0.9
 
 
 def test_a_given_threshold_is_stored_for_all(sample_manifest, tmp_path):
-    fit(
-        load_segmenter("compact", 64), small(sample_manifest), resolve_config(epochs=0, threshold=0.4, **TINY), tmp_path
-    )
+    fit(new_compact(64), small(sample_manifest), resolve_config(epochs=0, threshold=0.4, **TINY), tmp_path)
     assert set(Predictor.load(tmp_path / "checkpoint").thresholds.values()) == {0.4}
 
 
 def test_a_loss_that_is_not_finite_stops(sample_manifest, tmp_path):
-    segmenter = load_segmenter("compact", 64)
+    segmenter = new_compact(64)
     with torch.no_grad():
         segmenter.decoder.score.bias.fill_(np.nan)
     with pytest.raises(FloatingPointError, match="learning_rate"):
@@ -156,16 +154,16 @@ def test_a_stopped_training_goes_on_and_ends_the_same_to_the_bit(sample_manifest
     settings = {**resolve_config(epochs=3, **TINY).to_dict(), "ema_decay": ema_decay, "encoder_rate_share": 0.5}
     config = RunConfig(**settings)
     manifest = small(sample_manifest)
-    undisturbed = fit(load_segmenter("compact", 64), manifest, config, tmp_path / "whole")
+    undisturbed = fit(new_compact(64), manifest, config, tmp_path / "whole")
 
     def stop_at_two(row):
         if row["epoch"] == 2:
             raise Stop
 
     with pytest.raises(Stop):
-        fit(load_segmenter("compact", 64), manifest, config, tmp_path / "stopped", stop_at_two)
+        fit(new_compact(64), manifest, config, tmp_path / "stopped", stop_at_two)
     epochs = []
-    resumed = fit(load_segmenter("compact", 64), manifest, config, tmp_path / "stopped", epochs.append)
+    resumed = fit(new_compact(64), manifest, config, tmp_path / "stopped", epochs.append)
     assert [row["epoch"] for row in epochs] == [3]
     assert resumed.drop(columns="seconds").equals(undisturbed.drop(columns="seconds"))
     for name, tensor in weights(tmp_path / "whole").items():
@@ -182,6 +180,6 @@ def test_the_average_follows_slowly_and_begins_at_once():
 
 def test_the_encoder_has_its_own_learning_rate():
     config = RunConfig(**{**resolve_config(**TINY).to_dict(), "encoder_rate_share": 0.25})
-    groups = parameter_groups(load_segmenter("compact", 64), config)
+    groups = parameter_groups(new_compact(64), config)
     assert [group["lr"] for group in groups] == [0.25 * config.learning_rate, config.learning_rate]
-    assert sum(len(group["params"]) for group in groups) == len(list(load_segmenter("compact").parameters()))
+    assert sum(len(group["params"]) for group in groups) == len(list(new_compact(64).parameters()))

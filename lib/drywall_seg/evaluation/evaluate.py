@@ -10,12 +10,14 @@ import pandas as pd
 
 from drywall_seg.config import RunConfig, model_of, run_folder_of
 from drywall_seg.data.manifest import Manifest
+from drywall_seg.data.splits import known_photographs
 from drywall_seg.evaluation.metrics import counts_at, mask_counts, score_histogram, score_rows, summarise
 from drywall_seg.evaluation.thresholds import choose_thresholds
 from drywall_seg.images import read_image, read_mask
 from drywall_seg.inference.files import OutputNames
 from drywall_seg.inference.predict import Prediction, Predictor, to_levels
-from drywall_seg.prompts import canonical_prompt
+from drywall_seg.paraphrases import draw_absent
+from drywall_seg.prompts import ABSENT_LABELS, canonical_prompt
 from drywall_seg.runs import environment, progress, write_csv, write_json, write_mask
 
 KEPT = ["image_id", "photo_id", "source", "label", "annotation_kind"]
@@ -67,6 +69,42 @@ def collect_histograms(
     return pd.DataFrame(kept, columns=KEPT), np.array(histograms, np.int64).reshape(-1, 2, 256)
 
 
+def unseen_rows(predictor: Predictor, manifest: Manifest, split: str) -> tuple[pd.DataFrame, int]:
+    """Returns a split's rows without the photographs that the model was trained on, and how many those were."""
+    rows = manifest.rows(split)
+    known = known_photographs(rows, predictor.backend.trained_on)
+    return rows[~known].reset_index(drop=True), int(rows.photo_id[known].nunique())
+
+
+def collect_presence(
+    predictor: Predictor, manifest: Manifest, rows: pd.DataFrame, seed: int, n_images: int = 60
+) -> tuple[np.ndarray, np.ndarray]:
+    """Asks a sample of photos for what is there, for the labels that are known not to be, and for three other things.
+
+    Args:
+        predictor: The model.
+        manifest: The data.
+        rows: Those to sample from.
+        seed: Of the sample and of the other things, which are those that training draws from.
+        n_images: At most, a label.
+
+    Returns:
+        Presence of what is there, and of what is not.
+    """
+    present, absent = [], []
+    chosen = rows.groupby("label").image_id.apply(lambda ids: ids.sample(min(len(ids), n_images), random_state=seed))
+    for number, image_id in enumerate(progress(sorted(set(chosen)), "presence", "photo")):
+        group = manifest.table[manifest.table.image_id == image_id]
+        there = [canonical_prompt(label) for label in group.label[group.mask_area > 0]]
+        others = set.intersection(*(set(ABSENT_LABELS[label]) for label in group.label))
+        rng = np.random.default_rng((seed, number))
+        missing = [canonical_prompt(label) for label in sorted(others)] + [draw_absent(rng) for _ in range(3)]
+        answers = predictor.predict(manifest.image_file(next(group.itertuples())), there + missing)
+        present += [answer.presence for answer in answers[: len(there)]]
+        absent += [answer.presence for answer in answers[len(there) :]]
+    return np.array(present), np.array(absent)
+
+
 def score_validation(
     predictor: Predictor, manifest: Manifest, batch_size: int = 8, threshold: float | None = None
 ) -> tuple[dict[str, float], dict[str, Any]]:
@@ -75,7 +113,7 @@ def score_validation(
     Returns:
         Thresholds by label, and the summary of `metrics.summarise`.
     """
-    rows, histograms = collect_histograms(predictor, manifest, manifest.rows("val"), batch_size)
+    rows, histograms = collect_histograms(predictor, manifest, unseen_rows(predictor, manifest, "val")[0], batch_size)
     thresholds = choose_thresholds(rows, histograms)
     if threshold is not None:
         thresholds = dict.fromkeys(thresholds, threshold)
@@ -93,7 +131,7 @@ def evaluate(
     batch_size: int = 8,
     threshold: float | None = None,
 ) -> pd.DataFrame:
-    """Scores the delivered masks of a split, one row per (image, label).
+    """Scores the delivered masks of a split, one row per (image, label), without photographs that the model knows.
 
     Args:
         predictor: With the thresholds to use.
@@ -109,7 +147,8 @@ def evaluate(
     """
     results = []
     names = OutputNames()
-    for row, prediction, target in predict_rows(predictor, manifest, manifest.rows(split), batch_size, threshold):
+    rows, _ = unseen_rows(predictor, manifest, split)
+    for row, prediction, target in predict_rows(predictor, manifest, rows, batch_size, threshold):
         tp, fp, fn = mask_counts(prediction.mask, target)
         result = {name: getattr(row, name) for name in KEPT}
         result |= {
@@ -138,6 +177,8 @@ def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any],
     metrics = {
         "model": config.model,
         "split": f"test part of the {config.split!r} split, seed {config.seed}",
+        "n_photographs_left_out": unseen_rows(predictor, manifest, "test")[1],
+        "presence_cut": predictor.presence_cut,
         "scored": "delivered masks at the photos' own size; means are over images",
         **summarise(per_image),
     }

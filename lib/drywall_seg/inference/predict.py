@@ -1,7 +1,6 @@
 """Photos and sentences in, masks out: numpy and Pillow around a backend that is loaded when it is needed."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,8 @@ class Backend(Protocol):
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    trained_on: frozenset[str]
+    """Hashes of the photographs behind the weights."""
 
     def encode_prompts(self, prompts: list[str]) -> np.ndarray:
         """Embeds P sentences to float32 (P, D)."""
@@ -42,7 +43,7 @@ class Prediction:
     probs: np.ndarray
     """float32 (H, W) in [0, 1], at the photo's own size."""
     mask: np.ndarray
-    """uint8 (H, W), values {0, 255}: the delivered mask."""
+    """uint8 (H, W), values {0, 255}: the delivered mask; empty where presence is below its cut."""
     threshold: float
     presence: float
     """In [0, 1]: is what was asked for there at all. Mean probability of the surest thousandth of the pixels."""
@@ -65,9 +66,10 @@ def first_level(threshold: float) -> int:
 class Predictor:
     """A loaded model with its thresholds."""
 
-    def __init__(self, backend: Backend, thresholds: dict[str, float] | None = None) -> None:
+    def __init__(self, backend: Backend, thresholds: dict[str, float] | None = None, presence_cut: float = 0.0) -> None:
         """Takes thresholds by label; a label without one gets 0.5."""
         self.backend = backend
+        self.presence_cut = presence_cut
         self.thresholds = dict.fromkeys(LABELS, DEFAULT_THRESHOLD) | (thresholds or {})
 
     @classmethod
@@ -78,13 +80,12 @@ class Predictor:
             ValueError: If the folder holds no model that is known.
         """
         from drywall_seg.inference.torch_backend import TorchBackend  # torch is imported here, not before
-        from drywall_seg.models import load_segmenter
+        from drywall_seg.models import checkpoint_folder, load_segmenter
 
-        if str(name_or_dir) == "compact":
-            warnings.warn("compact has no trained weights yet: its masks mean nothing before training", stacklevel=2)
-        thresholds_file = Path(name_or_dir) / THRESHOLDS_FILE
-        thresholds = read_json(thresholds_file)["thresholds"] if thresholds_file.is_file() else None
-        return cls(TorchBackend(load_segmenter(name_or_dir, image_size), device), thresholds)
+        file = checkpoint_folder(name_or_dir) / THRESHOLDS_FILE
+        stored = read_json(file) if file.is_file() else {}
+        backend = TorchBackend(load_segmenter(name_or_dir, image_size), device)
+        return cls(backend, stored.get("thresholds"), stored.get("presence_cut", 0.0))
 
     def predict(self, image: Any, prompts: list[str], threshold: float | None = None) -> list[Prediction]:
         """Predicts a mask for each prompt on one photo, which is encoded once.
@@ -116,7 +117,7 @@ class Predictor:
         results: list[list[Prediction]] = [[] for _ in images]
         for text, owner, scores in zip(texts, owners, logits, strict=True):
             cut = self.threshold_for(text) if threshold is None else threshold
-            results[owner].append(_prediction(text, scores, boxes[owner], cut))
+            results[owner].append(_prediction(text, scores, boxes[owner], cut, self.presence_cut))
         return results
 
     def threshold_for(self, prompt: str) -> float:
@@ -129,13 +130,14 @@ class Predictor:
         return self.thresholds[LABELS[int(np.argmax(units[1:] @ units[0]))]]
 
 
-def _prediction(prompt: str, logits: np.ndarray, box: Letterbox, threshold: float) -> Prediction:
+def _prediction(prompt: str, logits: np.ndarray, box: Letterbox, threshold: float, cut: float) -> Prediction:
     probs = _sigmoid(box.restore(logits))
-    mask = np.where(to_levels(probs) >= first_level(threshold), np.uint8(255), np.uint8(0))
     content = logits[: box.content_hw[0], : box.content_hw[1]].ravel()
     count = max(1, content.size // 1000)
     surest = np.partition(content, -count)[-count:]
-    return Prediction(prompt, probs, mask, threshold, float(_sigmoid(surest).mean()))
+    presence = float(_sigmoid(surest).mean())
+    inside = (to_levels(probs) >= first_level(threshold)) & (presence >= cut)
+    return Prediction(prompt, probs, inside * np.uint8(255), threshold, presence)
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ class TorchBackend:
         """Moves the segmenter to the device and into evaluation mode."""
         self.segmenter = segmenter.to(device or default_device()).eval()
         self.image_size, self.mean, self.std = segmenter.image_size, segmenter.mean, segmenter.std
+        self.trained_on = segmenter.trained_on
 
     def _autocast(self) -> torch.autocast:
         device = self.segmenter.device

@@ -4,30 +4,33 @@ import re
 from pathlib import Path
 
 from drywall_seg.models.base import Segmenter
-from drywall_seg.models.weights import SETTINGS, read_settings
+from drywall_seg.models.weights import SETTINGS, read_photographs, read_settings
 
 __all__ = ["Segmenter", "load_segmenter"]
 
+COMPACT = Path(__file__).parent / "compact_weights"
+"""The checkpoint that ships with the package."""
 
-def load_segmenter(name_or_dir: str | Path, image_size: int | None = None, seed: int = 42) -> Segmenter:
+
+def checkpoint_folder(name_or_dir: str | Path) -> Path:
+    """Returns where a model's files are: the shipped ones for `compact`, else the path itself (or a hub id)."""
+    return COMPACT if str(name_or_dir) == "compact" else Path(name_or_dir)
+
+
+def load_segmenter(name_or_dir: str | Path, image_size: int | None = None) -> Segmenter:
     """Loads a model in evaluation mode, on the CPU.
 
     Args:
         name_or_dir: `compact`, a folder that `Segmenter.save` wrote, a folder laid out as a hub's CLIPSeg, or
             a hub id.
         image_size: Side of the square input in pixels; None for the checkpoint's own.
-        seed: For weights that are drawn at random (`compact`, which has no trained weights yet).
 
     Raises:
         ValueError: If there is no such folder, it holds no model that is known, or its files are damaged.
         OSError: If a hub id cannot be found or downloaded (as transformers says it).
     """
-    folder = Path(name_or_dir)
-    if str(name_or_dir) == "compact":
-        from drywall_seg.models.compact import new_compact
-
-        segmenter = new_compact(image_size, seed)
-    elif (folder / SETTINGS).is_file():
+    folder = checkpoint_folder(name_or_dir)
+    if (folder / SETTINGS).is_file():
         segmenter = _load_saved(folder, image_size)
     elif folder.is_dir() and not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: holds neither {SETTINGS} (ours) nor config.json (a hub's)")
@@ -37,6 +40,7 @@ def load_segmenter(name_or_dir: str | Path, image_size: int | None = None, seed:
         from drywall_seg.models.clipseg_files import load_clipseg
 
         segmenter = load_clipseg(str(name_or_dir), image_size)
+    segmenter.trained_on = read_photographs(folder)
     return segmenter.eval()
 
 

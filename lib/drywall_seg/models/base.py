@@ -22,6 +22,8 @@ class Segmenter(nn.Module):
     """What divides every side that the model takes."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    trained_on: frozenset[str] = frozenset()
+    """Hashes of the photographs behind its weights (`splits.photo_hash`); scoring on those is left out."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from drywall_seg.runs import read_json, whole_file
 
 SETTINGS = "segmenter.json"
 WEIGHTS = "model.safetensors"
+PHOTOGRAPHS = "photographs.json"
 
 
 def write_weights(module: nn.Module, path: Path) -> None:
@@ -61,3 +62,9 @@ def read_settings(folder: Path, *keys: str) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{path}: says nothing of {', '.join(missing)}")
     return settings
+
+
+def read_photographs(folder: Path) -> frozenset[str]:
+    """Returns the hashes of the photographs that a checkpoint was trained on; empty where it names none."""
+    path = folder / PHOTOGRAPHS
+    return frozenset(read_json(path)) if path.is_file() else frozenset()

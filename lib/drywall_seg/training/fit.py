@@ -17,11 +17,14 @@ from tqdm import tqdm
 from drywall_seg.config import RunConfig, run_folder_of
 from drywall_seg.data.dataset import PromptedDataset
 from drywall_seg.data.manifest import Manifest
-from drywall_seg.evaluation.evaluate import score_validation
+from drywall_seg.data.splits import photo_hash
+from drywall_seg.evaluation.evaluate import collect_presence, score_validation, unseen_rows
+from drywall_seg.evaluation.thresholds import choose_presence_cut
 from drywall_seg.inference.predict import THRESHOLDS_FILE, Predictor
 from drywall_seg.inference.torch_backend import TorchBackend, default_device, half_precision
 from drywall_seg.models import Segmenter, load_segmenter
-from drywall_seg.models.imagenet import load_imagenet
+from drywall_seg.models.imagenet import imagenet_compact
+from drywall_seg.models.weights import PHOTOGRAPHS
 from drywall_seg.runs import CHECKPOINT, environment, progress, read_json, whole_folder, write_csv, write_json
 from drywall_seg.training.losses import segmentation_loss
 from drywall_seg.training.optimisation import ema, learning_rate_factor, parameter_groups
@@ -43,11 +46,12 @@ def train_run(config: RunConfig, manifest: Manifest, on_epoch: OnEpoch | None = 
     about = environment(default_device(), manifest.info["fingerprint"])
     if (folder / "config.json").is_file():
         _check_same_run(folder, config, about["data_fingerprint"])
-        if (folder / CHECKPOINT / THRESHOLDS_FILE).is_file() and _epochs_done(folder) == config.epochs:
+        if _is_finished(folder, config.epochs):
             return read_history(folder)
-    segmenter = load_segmenter(config.model, config.image_size, config.seed)
-    if config.imagenet:
-        load_imagenet(segmenter)
+    if config.start == "imagenet":
+        segmenter = imagenet_compact(config.image_size, config.seed)
+    else:
+        segmenter = load_segmenter(config.model, config.image_size)
     write_json(folder / "environment.json", about)
     write_json(folder / "config.json", config.to_dict())
     return fit(segmenter, manifest, config, folder, on_epoch)
@@ -119,6 +123,7 @@ def fit(
     if not config.epochs:
         _validate(segmenter, manifest, config, folder, -math.inf)
         write_csv(folder / "history.csv", pd.DataFrame(columns=["epoch"]))
+    _store_presence_cut(segmenter, manifest, config, folder)
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     return read_history(folder)
 
@@ -194,10 +199,20 @@ def _validate(
     score = (overall["mean_iou"] + overall["mean_dice"]) / 2 if overall else 0.0
     if score > best or not overall:
         how = "given" if config.threshold is not None else "largest mean Dice over val's images"
+        trained = manifest.rows("train").photo_id.unique() if config.epochs else ()
         with whole_folder(folder / CHECKPOINT) as partial:
             segmenter.save(partial)
+            write_json(partial / PHOTOGRAPHS, sorted(segmenter.trained_on | {photo_hash(name) for name in trained}))
             write_json(partial / THRESHOLDS_FILE, {"thresholds": thresholds, "chosen": how})
     return row, score
+
+
+def _store_presence_cut(segmenter: Segmenter, manifest: Manifest, config: RunConfig, folder: Path) -> None:
+    """Chooses the presence cut of the best epoch on val."""
+    rows, _ = unseen_rows(Predictor(TorchBackend(segmenter)), manifest, "val")
+    values = collect_presence(Predictor.load(folder / CHECKPOINT), manifest, rows, config.seed)
+    path = folder / CHECKPOINT / THRESHOLDS_FILE
+    write_json(path, {**read_json(path), "presence_cut": choose_presence_cut(*values)})
 
 
 def read_history(folder: Path) -> pd.DataFrame:
@@ -205,8 +220,10 @@ def read_history(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "history.csv")
 
 
-def _epochs_done(folder: Path) -> int:
-    return len(read_history(folder)) if (folder / "history.csv").is_file() else -1
+def _is_finished(folder: Path, epochs: int) -> bool:
+    file = folder / CHECKPOINT / THRESHOLDS_FILE
+    done = file.is_file() and "presence_cut" in read_json(file) and (folder / "history.csv").is_file()
+    return done and len(read_history(folder)) == epochs
 
 
 def _check_same_run(folder: Path, config: RunConfig, fingerprint: str) -> None:
