@@ -9,6 +9,7 @@ from drywall_seg.config import (
     model_of,
     project_root,
     resolve_config,
+    resolve_model,
     resolve_path,
     run_config,
 )
@@ -98,3 +99,14 @@ def test_a_trained_run_brings_its_settings(project):
     with pytest.raises(ValueError, match="split 'image', not 'photo'"):
         run_config(run_name="mine", split="photo")
     assert model_of(resolve_config(run_name="other")) == "compact"
+
+
+def test_a_model_folder_is_found_from_anywhere_and_brings_its_preset(project, monkeypatch):
+    folder = project / "outputs" / "mine" / "checkpoint"
+    folder.mkdir(parents=True)
+    (folder / "segmenter.json").write_text('{"architecture": "compact"}')
+    monkeypatch.chdir(project / "notebooks")
+    assert resolve_model("outputs/mine/checkpoint") == str(folder)
+    assert resolve_model("compact") == "compact"
+    assert resolve_model(CLIPSEG) == CLIPSEG
+    assert resolve_config(model="outputs/mine/checkpoint").preset == "compact"

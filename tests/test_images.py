@@ -1,3 +1,5 @@
+import struct
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -70,6 +72,22 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     if orientation in turned:
         assert np.array_equal(read, turned[orientation](RGB))
     assert read.shape == ((9, 6, 3) if orientation >= 5 else (6, 9, 3))
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\x00\x00II*\x00\xff\xff\xff\xff", b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12"]
+)
+def test_damaged_exif_does_not_cost_the_photo(tmp_path, exif):
+    path = save(tmp_path, Image.fromarray(RGB), "e.png", exif=exif)
+    assert read_image(path).shape == RGB.shape
+
+
+def test_an_error_of_the_orientation_alone_is_overlooked(tmp_path, monkeypatch):
+    def fail(_):
+        raise struct.error("unpack requires a buffer of 2 bytes")
+
+    monkeypatch.setattr("drywall_seg.images.ImageOps.exif_transpose", fail)
+    assert np.array_equal(read_image(save(tmp_path, Image.fromarray(RGB), "e.png")), RGB)
 
 
 def test_arrays_and_pil_images():

@@ -66,7 +66,7 @@ def sample(folder: Path, seed: int) -> None:
 @click.argument("notebook")
 @PARAMETERS
 @RUN_NAME
-@click.option("--again", is_flag=True, help="Run it even if this run has finished it.")
+@click.option("--again", is_flag=True, help="Run `all` even if this run has finished; a finished training stays.")
 def run(notebook: str, parameters: Parameters, run_name: str | None, again: bool) -> None:
     """Run NOTEBOOK (or `all`) headless; its executed copy and results go into the run's folder."""
     from drywall_seg.notebooks import run_notebook
@@ -118,6 +118,6 @@ def entry() -> None:
 
     try:
         main()
-    except (ValueError, OSError, NotebookError) as error:
+    except (ValueError, OSError, FloatingPointError, NotebookError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)

@@ -123,7 +123,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "clipseg_decoder": dict(
         model=CLIPSEG, image_size=352, epochs=8, batch_size=16, learning_rate=5e-4, trainable="decoder"
     ),
-    # All weights, as the reference report trained them.
+    # All weights, at the reference report's rate; prompts, augmentation and warm-up are ours.
     "clipseg_all": dict(model=CLIPSEG, image_size=352, epochs=8, batch_size=16, learning_rate=2e-5, trainable="all"),
     # The released weights as they are; only the thresholds are chosen, on val.
     "clipseg_zeroshot": dict(model=CLIPSEG, image_size=352, epochs=0, trainable="decoder"),
@@ -147,10 +147,15 @@ def resolve_config(**parameters: Any) -> RunConfig:
         if name not in known:
             raise ValueError(f"unknown setting {name!r}{close_match(name, known)}")
     given = {name: value for name, value in parameters.items() if value is not None}
-    preset = given.get("preset") or ("compact" if given.get("model", "compact") == "compact" else "clipseg_decoder")
+    preset = given.get("preset") or ("compact" if _is_compact(given.get("model", "compact")) else "clipseg_decoder")
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}{close_match(preset, list(PRESETS))}")
     return replace(RunConfig(), **{**PRESETS[preset], **given, "preset": preset})
+
+
+def _is_compact(model: Any) -> bool:
+    settings = resolve_path(str(model)) / "segmenter.json"
+    return model == "compact" or (settings.is_file() and read_json(settings).get("architecture") == "compact")
 
 
 def run_config(**parameters: Any) -> RunConfig:
@@ -166,8 +171,8 @@ def run_config(**parameters: Any) -> RunConfig:
         return resolve_config(**given)
     stored = read_json(folder / "config.json")
     for name in ("model", "preset", "split", "seed"):
-        if given.get(name, stored[name]) != stored[name]:
-            raise ValueError(f"{folder}: the run was trained with {name} {stored[name]!r}, not {given[name]!r}")
+        if name in given and given[name] != stored.get(name):
+            raise ValueError(f"{folder}: the run was trained with {name} {stored.get(name)!r}, not {given[name]!r}")
     return resolve_config(**{**stored, **given})
 
 
@@ -178,12 +183,12 @@ def close_match(name: str, known: list[str]) -> str:
 
 
 def project_root() -> Path:
-    """Returns the project's folder: the nearest one upward of the working directory that holds `notebooks`.
+    """Returns the project's folder: the nearest one upward of the working directory that holds the notebooks.
 
-    The working directory itself where there is none, as for a library installed without its project.
+    Else the one that this library lies in; else, for a library installed without its project, the working directory.
     """
     here = Path.cwd()
-    for folder in (here, *here.parents):
+    for folder in (here, *here.parents, Path(__file__).parents[2]):
         if (folder / "notebooks" / "00_run_all.ipynb").is_file():
             return folder
     return here
@@ -199,7 +204,17 @@ def run_folder_of(config: RunConfig) -> Path:
     return run_folder(resolve_path(config.outputs_root), config.run_name)
 
 
+def has_checkpoint(config: RunConfig) -> bool:
+    """Says whether the run has been trained."""
+    return (run_folder_of(config) / CHECKPOINT / "segmenter.json").is_file()
+
+
 def model_of(config: RunConfig) -> str:
     """Returns what to load: the run's checkpoint if it has one, else the configured model."""
-    checkpoint = run_folder_of(config) / CHECKPOINT
-    return str(checkpoint) if (checkpoint / "segmenter.json").is_file() else config.model
+    return str(run_folder_of(config) / CHECKPOINT) if has_checkpoint(config) else resolve_model(config.model)
+
+
+def resolve_model(model: str) -> str:
+    """Makes the path of a model's folder absolute; a name is left as it is."""
+    folder = resolve_path(model)
+    return str(folder) if folder.is_dir() and model != "compact" else model

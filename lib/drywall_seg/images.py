@@ -1,6 +1,7 @@
 """Reading photos and masks, and the letterbox: one place for training and prediction (numpy and Pillow only)."""
 
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,10 @@ def read_image(source: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarr
 
 
 def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
-    image = ImageOps.exif_transpose(image)
+    try:
+        image = ImageOps.exif_transpose(image)
+    except (TypeError, ValueError, KeyError, SyntaxError, struct.error):
+        pass  # damaged EXIF tells no orientation; the pixels may be whole
     if image.mode.startswith("I") or image.mode == "F":
         grey = np.asarray(image).astype(np.float64)
         if not np.isfinite(grey).all() or grey.min() < 0 or grey.max() > 65535:
@@ -102,7 +106,10 @@ class Letterbox:
 
     def pixels(self, image: np.ndarray) -> np.ndarray:
         """Resizes a photo uint8 (H, W, 3) and pads it with grey to uint8 (size, size, 3)."""
-        content = self.resize(image)
+        return self.pad(self.resize(image))
+
+    def pad(self, content: np.ndarray) -> np.ndarray:
+        """Pads a photo that has the content's size already."""
         canvas = np.full((self.size, self.size, 3), PAD_VALUE, np.uint8)
         canvas[: self.content_hw[0], : self.content_hw[1]] = content
         return canvas

@@ -1,8 +1,10 @@
 """The strict notebook runner over papermill."""
 
 import ast
+import os
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,7 @@ import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from drywall_seg.config import close_match, project_root, resolve_path
-from drywall_seg.runs import run_folder
+from drywall_seg.config import RunConfig, close_match, project_root, resolve_config, run_folder_of
 
 PIPELINE = ("01_prepare", "02_train", "03_evaluate", "04_visualize_panels")
 RUN_ALL = "00_run_all"
@@ -30,6 +31,8 @@ def notebook_file(name: str) -> Path:
     folder = project_root() / "notebooks"
     stem = RUN_ALL if name == "all" else Path(name).stem
     known = sorted(path.stem for path in folder.glob("[0-9]*.ipynb"))
+    if not known:
+        raise NotebookError(f"{folder}: no notebooks there; start in the project's folder")
     if stem not in known:
         raise NotebookError(f"no notebook {name!r} in {folder}{close_match(stem, known)}")
     return folder / f"{stem}.ipynb"
@@ -73,31 +76,35 @@ def check_parameters(paths: list[Path], parameters: Mapping[str, Any]) -> None:
 def run_notebook(name: str, parameters: Mapping[str, Any] | None = None, again: bool = False) -> Path:
     """Runs a notebook headless and keeps the executed copy in the run's folder, also when it fails.
 
-    A notebook that this run has finished with the same parameters is not run again.
+    `00_run_all` of a run that it has finished with the same parameters is not run again. The others are: each of
+    them leaves alone what is done.
 
     Args:
         name: As in `notebooks/`, with or without `.ipynb`; `all` for `00_run_all`.
         parameters: Values for its parameters cell.
-        again: Run it even if it is done.
+        again: Run `00_run_all` even if it is done.
 
     Returns:
         The executed copy, `outputs/<run_name>/notebooks/<name>.ipynb`.
 
     Raises:
-        NotebookError: If a parameter is unknown (before anything starts), or a cell fails.
+        NotebookError: If a parameter is unknown (before anything starts), a cell fails, or it is interrupted.
+        ValueError: If a parameter's value cannot be right (before anything starts).
     """
     source, parameters = notebook_file(name), dict(parameters or {})
     check_parameters([source], parameters)
     settings = declared_parameters(source) | parameters
-    folder = run_folder(resolve_path(settings["outputs_root"]), settings["run_name"])
+    known = {field.name for field in fields(RunConfig)}
+    folder = run_folder_of(resolve_config(**{n: v for n, v in settings.items() if n in known}))
     copy = folder / "notebooks" / source.name
-    if not again and _is_done(copy, source, parameters):
+    if source.stem == RUN_ALL and not again and _is_done(copy, source, parameters) and _has_results(folder):
         return copy
     copy.parent.mkdir(parents=True, exist_ok=True)
+    partial = copy.with_name(f".partial-{copy.name}")
     try:
         papermill.execute_notebook(
             source,
-            copy,
+            partial,
             parameters=parameters,
             cwd=project_root(),
             kernel_name="python3",
@@ -109,6 +116,11 @@ def run_notebook(name: str, parameters: Mapping[str, Any] | None = None, again: 
         raise NotebookError(
             f"{source.stem} failed in cell {error.cell_index}: {error.ename}: {error.evalue}\nexecuted copy: {copy}"
         ) from error
+    finally:
+        if partial.is_file():
+            os.replace(partial, copy)
+    if not _is_done(copy, source, parameters):  # papermill takes Ctrl-C for an end like any other
+        raise NotebookError(f"{source.stem} was interrupted; the same command goes on\nexecuted copy: {copy}")
     return copy
 
 
@@ -129,14 +141,20 @@ def run_pipeline(parameters: Mapping[str, Any]) -> list[Path]:
 
 
 def _is_done(copy: Path, source: Path, parameters: Mapping[str, Any]) -> bool:
-    if not copy.is_file():
+    """Says whether a copy is of this notebook, with these parameters, and every one of its cells was run."""
+    try:
+        executed, wanted = (nbformat.read(path, as_version=4) for path in (copy, source))
+    except (OSError, nbformat.reader.NotJSONError):
         return False
-    executed, wanted = (nbformat.read(path, as_version=4) for path in (copy, source))
     record = executed.metadata.get("papermill", {})
-    cells = [c.source for c in executed.cells if "injected-parameters" not in c.metadata.get("tags", ())]
+    cells = [c for c in executed.cells if "injected-parameters" not in c.metadata.get("tags", ())]
     return (
         record.get("exception") is None
-        and record.get("end_time") is not None
         and record.get("parameters") == parameters
-        and cells == [c.source for c in wanted.cells]
+        and [c.source for c in cells] == [c.source for c in wanted.cells]
+        and all(c.execution_count is not None for c in cells if c.cell_type == "code" and c.source.strip())
     )
+
+
+def _has_results(folder: Path) -> bool:
+    return (folder / "metrics.json").is_file() and all(any((folder / n).glob("*.png")) for n in ("masks", "panels"))

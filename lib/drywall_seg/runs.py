@@ -52,6 +52,10 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
         if path.exists():
             os.replace(path, old)
         os.replace(partial, path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -100,13 +104,17 @@ def run_folder(outputs_root: str | os.PathLike, run_name: str) -> Path:
 
 def environment(device: str, fingerprint: str) -> dict[str, Any]:
     """Returns what a result depends on besides its settings: versions, device, commit and data."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    try:  # of the library's own repository, whatever folder one stands in
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:  # no git on this machine
+        commit = ""
     return {
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "device": device,
-        "git_commit": git.stdout.strip() or None,
+        "git_commit": commit or None,
         "data_fingerprint": fingerprint,
     }
 

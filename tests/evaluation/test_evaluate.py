@@ -79,8 +79,10 @@ def test_thresholds_come_from_val_unless_one_is_given(predictor, sample_manifest
 def test_an_evaluated_run_has_its_files(project):
     config = resolve_config(run_name="mine", image_size=64)
     manifest = prepare(config)
-    metrics, per_image = evaluate_run(config, manifest)
     folder = project / "outputs" / "mine"
+    (folder / "masks").mkdir(parents=True)
+    (folder / "masks" / "of_an_earlier_evaluation.png").touch()
+    metrics, per_image = evaluate_run(config, manifest)
     assert json.loads((folder / "metrics.json").read_text()) == metrics
     stored = pd.read_csv(folder / "per_image.csv")
     assert summarise(stored) == {name: metrics[name] for name in ("overall", "labels")}

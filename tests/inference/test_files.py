@@ -70,6 +70,22 @@ def test_masks_below_the_folder_are_not_taken_for_photos(tmp_path, predictor):
         assert len(table) == 1
 
 
+def test_masks_beside_their_photos_are_not_taken_for_photos_either(tmp_path, predictor):
+    save(tmp_path / "a.png")
+    for _ in range(2):
+        table, _, _ = predict_files(predictor, [tmp_path], ["segment crack"], tmp_path)
+        assert len(table) == 1
+    assert written(tmp_path) == ["a.png", "a__segment_crack.png"]
+
+
+def test_a_mask_that_cannot_be_written_is_named_and_the_others_go_on(tmp_path, predictor):
+    long = save(tmp_path / f"{'x' * 240}.png")
+    save(tmp_path / "z.png")
+    table, errors, _ = predict_files(predictor, [tmp_path], ["segment crack"], tmp_path / "out")
+    assert list(errors) == [str(long)]
+    assert table.photo.tolist() == [str(tmp_path / "z.png")]
+
+
 def test_a_phone_photo_gives_an_upright_mask(tmp_path, predictor):
     exif = Image.new("RGB", (1, 1)).getexif()
     exif[0x0112] = 6  # stored lying, to be turned to the right

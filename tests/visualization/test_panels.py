@@ -13,6 +13,7 @@ from drywall_seg.visualization.panels import (
     choose_examples,
     overlay,
     plot_examples,
+    plot_grid,
     plot_history,
     plot_predictions,
     save_panels,
@@ -106,7 +107,16 @@ def test_a_long_file_name_does_not_run_into_the_next_title(tmp_path):
 
 def test_history_marks_the_best_epoch():
     history = pd.DataFrame(
-        {"epoch": [1, 2, 3], "train_loss": [3, 2, 1], "score": [0.1, 0.4, 0.3], "val_crack_mean_iou": [0.1, 0.4, 0.3]}
+        {
+            "epoch": [1, 2, 3],
+            "train_loss": [3, 2, 1],
+            "best": [True, True, False],
+            "val_crack_mean_iou": [0.1, 0.4, 0.3],
+        }
     )
     assert plot_history(history).axes[1].get_title(loc="left") == "best epoch: 2"
     assert plot_history(history.iloc[:0]).axes
+
+
+def test_nothing_to_show_is_said():
+    assert "Nothing to show" in plot_grid([]).texts[0].get_text()

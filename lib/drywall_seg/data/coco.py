@@ -75,11 +75,11 @@ def find_exports(data_root: Path, labels: dict[str, str] | None = None) -> list[
 
 
 def _export_label(folder: Path, labels: dict[str, str]) -> str:
-    name = folder.resolve().name
+    name = folder.absolute().name
     label = labels.get(name) or next((lb for pat, lb in EXPORT_LABELS if fnmatch(name.casefold(), pat)), None)
     if label not in LABELS:
         known = ", ".join(f"{pattern} is {label}" for pattern, label in EXPORT_LABELS)
-        raise DataError(f"{folder}: label {label!r} of this export is not known (by folder name: {known})")
+        raise DataError(f"{folder}: label {label!r} of this export is not known; rename the folder ({known})")
     return label
 
 

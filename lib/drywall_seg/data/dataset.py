@@ -7,7 +7,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from drywall_seg.data.manifest import Manifest
-from drywall_seg.images import PAD_VALUE, Letterbox, normalise, read_image, read_mask
+from drywall_seg.images import Letterbox, normalise, read_image, read_mask
 from drywall_seg.paraphrases import draw_absent, draw_sentence
 from drywall_seg.prompts import ABSENT_LABELS, ABSENT_THINGS, PROMPTS
 
@@ -59,13 +59,11 @@ class PromptedDataset(Dataset):
         box = Letterbox.fit(image.shape[:2], self.image_size)
         content = augment_color(box.resize(image), self.color_strength, rng)
         height, width = box.content_hw
-        canvas = np.full((self.image_size, self.image_size, 3), PAD_VALUE, np.uint8)
-        canvas[:height, :width] = content
         target = np.zeros((self.image_size, self.image_size), np.float32)
         if present:
             target[:height, :width] = box.resize(mask) / np.float32(255)
         return {
-            "pixel_values": normalise(canvas, self.mean, self.std),
+            "pixel_values": normalise(box.pad(content), self.mean, self.std),
             "target": target,
             "valid": box.valid(),
             "prompt": prompt,

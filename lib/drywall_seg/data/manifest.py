@@ -11,11 +11,11 @@ from drywall_seg.config import RunConfig, project_root, resolve_path
 from drywall_seg.data.coco import CocoImage, DataError, Export, find_exports, rasterise, read_coco
 from drywall_seg.data.overlays import Rows, apply_overlay, mask_path, store_mask
 from drywall_seg.data.sample import write_sample
-from drywall_seg.data.splits import assign_splits
+from drywall_seg.data.splits import assign_splits, compare_splits
 from drywall_seg.images import ImageError, read_image
 from drywall_seg.runs import progress, read_json, write_csv, write_json
 
-FORMAT = 1
+FORMAT = 2
 COLUMNS = "image_id source photo_id label image_path mask_path width height annotation_kind mask_area split".split()
 
 
@@ -50,12 +50,18 @@ def prepare(config: RunConfig) -> Manifest:
     Raises:
         DataError: If the data cannot be used.
     """
-    data_root = resolve_path(config.data_root)
-    if data_root == project_root() / "data" / "sample":
-        write_sample(data_root)
+    data_root = resolve_data(config.data_root)
     folder = project_root() / "data" / "processed" / data_root.name
     overlays = sorted((project_root() / "data" / "annotations").glob("*.coco.json"))
     return build_manifest(data_root, folder, config.split, config.seed, overlays)
+
+
+def resolve_data(path: str) -> Path:
+    """Makes a path of data absolute, and draws the sample where it is asked for and not there yet."""
+    sample, absolute = project_root() / "data" / "sample", resolve_path(path)
+    if sample in (absolute, *absolute.parents):
+        write_sample(sample)
+    return absolute
 
 
 def build_manifest(
@@ -105,7 +111,7 @@ def build_manifest(
     table = table[COLUMNS]
     write_csv(folder / "manifest.csv", table)
     _remove_stale_masks(folder, set(table.mask_path))
-    info["settings"] = settings
+    info |= {"settings": settings, "leaks": compare_splits(table, seed).to_dict("records")}
     write_json(sidecar, info)
     return Manifest(table, data_root, folder, info)
 
@@ -170,7 +176,10 @@ def _collect(
     summary = {
         "n_images": len(entries),
         "n_degenerate_polygons": n_degenerate,
-        "overlays": {f.name: apply_overlay(f, folder, hashes, rows) for f in overlay_by_sha256.values()},
+        "overlays": {
+            f"{file.parent.name}/{file.name}": apply_overlay(file, folder, hashes, rows)
+            for file in overlay_by_sha256.values()
+        },
     }
     return list(rows.values()), {
         "fingerprint": hashlib.sha256("\n".join(content).encode()).hexdigest(),
@@ -193,7 +202,7 @@ def _check_files(entries: list[tuple[Export, Path, CocoImage]]) -> None:
 
 
 def _image_id(export: Export, path: Path) -> str:
-    return f"{export.folder.resolve().name}/{path.parent.name}/{path.name}"
+    return f"{export.folder.absolute().name}/{path.parent.name}/{path.name}"
 
 
 def _image_row(data_root: Path, export: Export, path: Path, image: CocoImage) -> dict[str, Any]:
@@ -206,7 +215,7 @@ def _image_row(data_root: Path, export: Export, path: Path, image: CocoImage) ->
     image_id = _image_id(export, path)
     return {
         "image_id": image_id,
-        "source": export.folder.resolve().name,
+        "source": export.folder.absolute().name,
         "photo_id": photo_id(path.name),
         "label": export.label,
         "image_path": path.relative_to(data_root).as_posix(),

@@ -57,7 +57,7 @@ def apply_overlay(file: Path, folder: Path, hashes: dict[str, list[str]], rows: 
         sha256 = image.entry.get("sha256")
         where = f"{file}: image {image.entry['id']} ({image.file_name})"
         if not isinstance(sha256, str):
-            raise DataError(f"{where}: its sha256 is {sha256!r}")
+            raise DataError(f"{where}: its sha256 is {sha256!r}, so the file is no overlay; move it elsewhere")
         counts["n_matched" if sha256 in hashes else "n_unmatched"] += 1
         for label, annotations in _by_label(image, categories, where).items():
             for image_id in hashes.get(sha256, ()):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from drywall_seg.config import RunConfig, model_of, run_folder_of
+from drywall_seg.config import RunConfig, has_checkpoint, model_of, run_folder_of
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.data.splits import known_photographs
 from drywall_seg.evaluation.metrics import counts_at, mask_counts, score_histogram, score_rows, summarise
@@ -16,6 +16,7 @@ from drywall_seg.evaluation.thresholds import choose_thresholds
 from drywall_seg.images import read_image, read_mask
 from drywall_seg.inference.files import OutputNames
 from drywall_seg.inference.predict import Prediction, Predictor, to_levels
+from drywall_seg.inference.torch_backend import device_name
 from drywall_seg.paraphrases import draw_absent
 from drywall_seg.prompts import ABSENT_LABELS, canonical_prompt
 from drywall_seg.runs import environment, progress, write_csv, write_json, write_mask
@@ -172,8 +173,10 @@ def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any],
         The metrics and the table of images, as written.
     """
     folder = run_folder_of(config)
-    predictor = Predictor.load(model_of(config))
+    predictor = Predictor.load(model_of(config), None if has_checkpoint(config) else config.image_size)
     per_image = evaluate(predictor, manifest, "test", folder / "masks", threshold=config.threshold)
+    for mask in set((folder / "masks").glob("*.png")) - {folder / "masks" / name for name in per_image.mask_file}:
+        mask.unlink()  # of an earlier evaluation
     metrics = {
         "model": config.model,
         "split": f"test part of the {config.split!r} split, seed {config.seed}",
@@ -186,8 +189,7 @@ def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any],
     write_json(folder / "metrics.json", metrics)
     if not (folder / "config.json").is_file():  # a baseline that was never trained
         write_json(folder / "config.json", config.to_dict())
-        device = str(predictor.backend.segmenter.device)
-        write_json(folder / "environment.json", environment(device, manifest.info["fingerprint"]))
+        write_json(folder / "environment.json", environment(device_name(), manifest.info["fingerprint"]))
     return metrics, per_image
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drywall_seg.images import ImageError, list_images, read_image
+from drywall_seg.images import ImageError, list_images
 from drywall_seg.inference.predict import Predictor
 from drywall_seg.prompts import slug, slugs
 from drywall_seg.runs import progress, write_mask
@@ -58,7 +58,8 @@ def predict_files(
         predictor: The model.
         paths: Photos and folders of photos.
         prompts: The sentences; no two with the same slug.
-        out: Folder for the masks; photos below it are not taken as input.
+        out: Folder for the masks. Where it lies in a folder of photos, nothing in it is taken for a photo; where it is
+            that folder, no mask of these prompts.
         threshold: For all prompts; None for the stored ones.
 
     Returns:
@@ -68,23 +69,23 @@ def predict_files(
     Raises:
         ValueError: If two prompts collide, or a path is no file or folder, or no photo was found.
     """
-    slugs(list(prompts))
     out = Path(out)
-    photos = dict(_find_photos([Path(path) for path in paths], out))
+    photos = dict(_find_photos([Path(path) for path in paths], out, slugs(list(prompts))))
     if not photos:
         raise ValueError(f"no photo in {', '.join(map(str, paths))}")
     names: dict[Path, OutputNames] = {}
     results, errors, renamed = [], {}, {}
     for photo, subfolder in progress(photos.items(), "predicting", "photo"):
+        naming = names.setdefault(subfolder, OutputNames())
         try:
-            image = read_image(photo)
-        except ImageError as error:
+            predictions = predictor.predict(photo, list(prompts), threshold)
+            files = [out / subfolder / naming.mask_name(str(photo), photo.stem, text) for text in prompts]
+            for file, prediction in zip(files, predictions, strict=True):
+                write_mask(file, prediction.mask)
+        except (ImageError, OSError) as error:
             errors[str(photo)] = str(error)
             continue
-        naming = names.setdefault(subfolder, OutputNames())
-        for prediction in predictor.predict(image, list(prompts), threshold):
-            file = out / subfolder / naming.mask_name(str(photo), photo.stem, prediction.prompt)
-            write_mask(file, prediction.mask)
+        for file, prediction in zip(files, predictions, strict=True):
             area = float(np.count_nonzero(prediction.mask) / prediction.mask.size)
             results.append([str(photo), prediction.prompt, str(file), prediction.presence, area, prediction.threshold])
         if str(photo) in naming.renamed:
@@ -92,12 +93,14 @@ def predict_files(
     return pd.DataFrame(results, columns=COLUMNS), errors, renamed
 
 
-def _find_photos(paths: list[Path], out: Path) -> Iterator[tuple[Path, Path]]:
+def _find_photos(paths: list[Path], out: Path, names: list[str]) -> Iterator[tuple[Path, Path]]:
     """Yields photos, each with the folder below `out` that its masks go to."""
     for path in paths:
         if path.is_dir():
             for photo in list_images(path):
-                if out.resolve() not in photo.resolve().parents:
+                inside = out.resolve() in photo.resolve().parents
+                own = out.resolve() != path.resolve() and path.resolve() in out.resolve().parents
+                if not inside or not (own or photo.name.endswith(tuple(f"__{name}.png" for name in names))):
                     yield photo, photo.parent.relative_to(path)
         elif path.exists():
             yield path, Path()

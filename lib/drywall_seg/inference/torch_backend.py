@@ -1,5 +1,8 @@
 """The torch backend: a Segmenter as arrays in, arrays out."""
 
+import os
+import platform
+
 import numpy as np
 import torch
 
@@ -9,6 +12,13 @@ from drywall_seg.models.base import Features, Segmenter
 def default_device() -> str:
     """Returns `cuda` where there is a GPU, else `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_name() -> str:
+    """Returns what a result was made on, in words: the GPU's name, or the processor and its cores."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.processor() or platform.machine()} CPU, {os.cpu_count()} cores"
 
 
 def half_precision(device: torch.device | str) -> torch.dtype | None:

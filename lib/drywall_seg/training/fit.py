@@ -14,14 +14,14 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from drywall_seg.config import RunConfig, run_folder_of
+from drywall_seg.config import RunConfig, resolve_model, run_folder_of
 from drywall_seg.data.dataset import PromptedDataset
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.data.splits import photo_hash
 from drywall_seg.evaluation.evaluate import collect_presence, score_validation, unseen_rows
 from drywall_seg.evaluation.thresholds import choose_presence_cut
 from drywall_seg.inference.predict import THRESHOLDS_FILE, Predictor
-from drywall_seg.inference.torch_backend import TorchBackend, default_device, half_precision
+from drywall_seg.inference.torch_backend import TorchBackend, default_device, device_name, half_precision
 from drywall_seg.models import Segmenter, load_segmenter
 from drywall_seg.models.imagenet import imagenet_compact
 from drywall_seg.models.weights import PHOTOGRAPHS
@@ -43,15 +43,16 @@ def train_run(config: RunConfig, manifest: Manifest, on_epoch: OnEpoch | None = 
         ValueError: If the run's folder holds a run of other settings or data; a free name is proposed.
     """
     folder = run_folder_of(config)
-    about = environment(default_device(), manifest.info["fingerprint"])
-    if (folder / "config.json").is_file():
+    about = environment(device_name(), manifest.info["fingerprint"])
+    begun = (folder / CHECKPOINT, folder / FOLDER, folder / "history.csv")
+    if (folder / "config.json").is_file() and any(path.exists() for path in begun):
         _check_same_run(folder, config, about["data_fingerprint"])
         if _is_finished(folder, config.epochs):
             return read_history(folder)
     if config.start == "imagenet":
         segmenter = imagenet_compact(config.image_size, config.seed)
     else:
-        segmenter = load_segmenter(config.model, config.image_size)
+        segmenter = load_segmenter(resolve_model(config.model), config.image_size)
     write_json(folder / "environment.json", about)
     write_json(folder / "config.json", config.to_dict())
     return fit(segmenter, manifest, config, folder, on_epoch)
@@ -110,10 +111,10 @@ def fit(
             dataset.epoch = epoch
             loss = _train_epoch(segmenter, averaged, dataset, config, optimizer, scheduler, scaler, bar)
             best = max((row["score"] for row in history), default=-math.inf)
-            row, score = _validate(scored, manifest, config, folder, best)
+            row, score, kept = _validate(scored, manifest, config, folder, best)
             rate = max(scheduler.get_last_lr())
             row = {"epoch": epoch + 1, "train_loss": loss, "learning_rate": rate, **row, "score": score}
-            history.append({**row, "best": score > best, "seconds": round(time.monotonic() - started, 1)})
+            history.append({**row, "best": kept, "seconds": round(time.monotonic() - started, 1)})
             schedule = {"last_epoch": scheduler.last_epoch, "_last_lr": scheduler.get_last_lr()}
             states = {"history": history, "scheduler": schedule, "scaler": scaler.state_dict()}
             save_state(folder, modules, optimizer, states)
@@ -185,8 +186,8 @@ def _train_epoch(
 
 def _validate(
     segmenter: Segmenter, manifest: Manifest, config: RunConfig, folder: Path, best: float
-) -> tuple[dict[str, Any], float]:
-    """Scores val, and makes the checkpoint where the score is above the best so far."""
+) -> tuple[dict[str, Any], float, bool]:
+    """Scores val, and makes the checkpoint where the score is above the best so far; says whether it did."""
     predictor = Predictor(TorchBackend(segmenter))
     thresholds, summary = score_validation(predictor, manifest, threshold=config.threshold)
     row = {
@@ -197,14 +198,15 @@ def _validate(
     }
     overall = summary["overall"]  # None where val is empty: then the last epoch is as good as any
     score = (overall["mean_iou"] + overall["mean_dice"]) / 2 if overall else 0.0
-    if score > best or not overall:
+    kept = score > best or not overall
+    if kept:
         how = "given" if config.threshold is not None else "largest mean Dice over val's images"
         trained = manifest.rows("train").photo_id.unique() if config.epochs else ()
         with whole_folder(folder / CHECKPOINT) as partial:
             segmenter.save(partial)
             write_json(partial / PHOTOGRAPHS, sorted(segmenter.trained_on | {photo_hash(name) for name in trained}))
             write_json(partial / THRESHOLDS_FILE, {"thresholds": thresholds, "chosen": how})
-    return row, score
+    return row, score, kept
 
 
 def _store_presence_cut(segmenter: Segmenter, manifest: Manifest, config: RunConfig, folder: Path) -> None:

@@ -50,6 +50,10 @@ def overlay(image: np.ndarray, mask: np.ndarray, color: str) -> np.ndarray:
 
 def plot_grid(rows: list[list[Cell]], cell_inches: float = 3.6) -> Figure:
     """Plots rows of pictures, each under its title, at the width of a notebook for three columns."""
+    if not rows:
+        figure = Figure(figsize=(3 * cell_inches, 0.6))
+        figure.text(0.01, 0.4, "Nothing to show: no image with a target, or none that could be read.", fontsize=10)
+        return figure
     columns = max(map(len, rows))
     ratios = [max(image.shape[0] / image.shape[1] for image, _ in row) for row in rows]
     height = sum(ratio * cell_inches + 0.5 for ratio in ratios)
@@ -60,7 +64,9 @@ def plot_grid(rows: list[list[Cell]], cell_inches: float = 3.6) -> Figure:
     for axes_row, row in zip(axes, rows, strict=True):
         for axis, (image, title) in zip(axes_row, row, strict=False):
             axis.imshow(image)
-            axis.set_title(_shorten(title, round(cell_inches * 10)), fontsize=10, loc="left", wrap=True)
+            axis.set_title(
+                _shorten(title, round(cell_inches * 10)), fontsize=10 if cell_inches > 3 else 8, loc="left", wrap=True
+            )
     return figure
 
 
@@ -176,7 +182,7 @@ def plot_history(history: pd.DataFrame) -> Figure:
         if f"val_{label}_mean_iou" in history:
             right.plot(history.epoch, history[f"val_{label}_mean_iou"], style, color=color, label=label, markersize=4)
     if len(history):
-        best = int(history.epoch[history.score.idxmax()])
+        best = int(history.epoch[history.best.astype(bool)].max())  # the epoch that became the checkpoint
         right.axvline(best, color="grey", linewidth=1)
         right.set_title(f"best epoch: {best}", fontsize=10, loc="left")
         right.legend()
