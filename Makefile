@@ -5,7 +5,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup demo test test-all lint strip set-repository clean
+.PHONY: setup demo train-compact test test-all lint strip set-repository clean
 
 setup: .venv/ready
 
@@ -31,6 +31,12 @@ docs/example.png: demo
 	  from drywall_seg.visualization import panels as p; c = run_config(run_name='demo'); \
 	  best = [cells for _, rank, cells in p.run_examples(c, prepare(c)) if rank == 'best']; \
 	  p.save_figure(p.plot_grid(best, cell_inches=2.6), '$@')"
+
+# Trains the shipped weights anew from the real exports (about an hour on two cores; goes on where it was stopped).
+DATA ?= ../shared/data
+train-compact: setup
+	$(BIN)/drywall-seg run 02_train -p preset compact_scratch -p data_root $(DATA) --run-name train-compact
+	$(BIN)/python -m drywall_seg.models.ship outputs/train-compact
 
 # One thread a process: two processes of two threads each spend their time waiting for each other.
 test: setup

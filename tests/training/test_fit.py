@@ -17,7 +17,7 @@ from drywall_seg.training.losses import segmentation_loss
 from drywall_seg.training.optimisation import ema, learning_rate_factor, parameter_groups
 from tests.models.clipseg_folders import tiny_clipseg_folder
 
-TINY = {"image_size": 64, "batch_size": 16}
+TINY = {"image_size": 64, "batch_size": 16, "learning_rate": 2e-3}
 
 
 def weights(folder):
