@@ -207,7 +207,7 @@ def test_the_whole_pipeline_headless(project):
     assert metrics["labels"]["crack"]["n_images"] >= 5
     masks = list((folder / "masks").iterdir())
     assert len(masks) == sum(label["n_images"] for label in metrics["labels"].values())
-    assert all(read_mask(mask).shape in {(320, 320), (240, 320), (320, 240), (208, 320), (320, 256)} for mask in masks)
+    assert {max(read_mask(mask).shape) for mask in masks} == {320}
     assert sorted(p.name for p in (folder / "panels").iterdir()) == ["crack.png", "joint_line.png", "taping_area.png"]
     shown = {copy.stem[:2]: pictures(copy) for copy in (folder / "notebooks").iterdir()}
     assert shown == {"00": 3, "01": 1, "02": 1, "03": 0, "04": 3}

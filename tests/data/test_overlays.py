@@ -60,7 +60,7 @@ def test_a_label_that_the_image_lacks_is_added_as_a_row(export):
     for column in ("image_id", "source", "photo_id", "image_path", "width", "height", "split"):
         assert getattr(row, column) == getattr(box, column)
     counts = {"n_matched": 1, "n_unmatched": 0, "n_added": 1, "n_replaced": 0}
-    assert manifest.info["summary"]["overlays"] == {f"{file.parent.name}/{file.name}": counts}
+    assert manifest.info["summary"]["overlays"] == {"o.coco.json": counts}
 
 
 def test_a_label_that_the_image_has_is_replaced(export):
@@ -179,3 +179,15 @@ def test_a_missing_sha256_and_a_broken_annotation_are_refused(export):
     file.write_text(json.dumps([]))
     with pytest.raises(DataError, match=f"{file}: not COCO"):
         built(export, file)
+
+
+def test_two_overlays_of_one_name_are_counted_apart(export):
+    first = overlay(export, [image(1, sha256=sha256(export / NAMES[0]))], [annotation(1, 1, [RING])])
+    (first.parent / "more").mkdir()
+    second = first.parent / "more" / first.name
+    second.write_text(first.read_text().replace(sha256(export / NAMES[0]), "0" * 64))
+    counts = built(export, first, second).info["summary"]["overlays"]
+    assert [(name, entry["n_matched"]) for name, entry in counts.items()] == [
+        (first.name, 1),
+        (f"more/{first.name}", 0),
+    ]

@@ -53,7 +53,7 @@ def test_each_photograph_of_the_overlay_has_a_joint_line(table, manifest):
     assert joints.photo_id.nunique() == len(joints) == 113
     assert set(joints.photo_id) == set(table.photo_id[table.label == "taping_area"])
     counts = {"n_matched": 113, "n_unmatched": 0, "n_added": 113, "n_replaced": 0}
-    assert manifest.info["summary"]["overlays"] == {f"{OVERLAY.parent.name}/{OVERLAY.name}": counts}
+    assert manifest.info["summary"]["overlays"] == {OVERLAY.name: counts}
 
 
 def test_no_photograph_is_in_two_splits(table):
@@ -188,7 +188,7 @@ def test_joint_images_under_other_names_still_find_their_overlay_rows(manifest, 
         masks = (np.array(Image.open(m.mask_file(r))) for m, r in ((manifest, old), (renamed, new)))
         assert np.array_equal(*masks) and new.mask_area == old.mask_area
     counts = {"n_matched": 6, "n_unmatched": 107, "n_added": 6, "n_replaced": 0}
-    assert renamed.info["summary"]["overlays"] == {f"{OVERLAY.parent.name}/{OVERLAY.name}": counts}
+    assert renamed.info["summary"]["overlays"] == {OVERLAY.name: counts}
 
 
 def test_the_rle_images_are_as_encoded(manifest):

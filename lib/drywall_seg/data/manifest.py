@@ -173,14 +173,11 @@ def _collect(
     content += [_sha256(file) for _, file in annotation_files]
     overlay_by_sha256 = {_sha256(file): file for file in overlays}  # the same one may come with the data too
     content += overlay_by_sha256
-    summary = {
-        "n_images": len(entries),
-        "n_degenerate_polygons": n_degenerate,
-        "overlays": {
-            f"{file.parent.name}/{file.name}": apply_overlay(file, folder, hashes, rows)
-            for file in overlay_by_sha256.values()
-        },
-    }
+    applied: dict[str, dict[str, int]] = {}
+    for file in overlay_by_sha256.values():
+        name = f"{file.parent.name}/{file.name}" if file.name in applied else file.name
+        applied[name] = apply_overlay(file, folder, hashes, rows)
+    summary = {"n_images": len(entries), "n_degenerate_polygons": n_degenerate, "overlays": applied}
     return list(rows.values()), {
         "fingerprint": hashlib.sha256("\n".join(content).encode()).hexdigest(),
         "summary": summary,
