@@ -25,12 +25,12 @@ demo: setup
 	@echo; echo "masks    outputs/demo/masks/"; echo "panels   outputs/demo/panels/"; echo "metrics  outputs/demo/metrics.json"
 	@ls outputs/demo/masks | head -3; ls outputs/demo/panels; cat outputs/demo/metrics.json | head -30
 
-# The README's picture: the best test image of each label of the demo run.
+# The README's picture: the median test image of each label of the demo run.
 docs/example.png: demo
 	$(BIN)/python -c "from drywall_seg.config import run_config; from drywall_seg.data.manifest import prepare; \
 	  from drywall_seg.visualization import panels as p; c = run_config(run_name='demo'); \
-	  best = [cells for _, rank, cells in p.run_examples(c, prepare(c)) if rank == 'best']; \
-	  p.save_figure(p.plot_grid(best, cell_inches=2.6), '$@')"
+	  median = [cells for _, rank, cells in p.run_examples(c, prepare(c)) if rank == 'median']; \
+	  p.save_figure(p.plot_grid(median, cell_inches=2.6), '$@')"
 
 # Trains the shipped weights anew from the real exports (about an hour on two cores; goes on where it was stopped).
 DATA ?= ../shared/data
