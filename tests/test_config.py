@@ -55,6 +55,8 @@ def test_a_given_value_wins_over_the_preset():
         ({"preset": "clipseg_zeroshoot"}, "clipseg_zeroshoot.*clipseg_zeroshot"),
         ({"split": "random"}, "split is 'random'"),
         ({"trainable": "head"}, "trainable is 'head'"),
+        ({"trainable": "decoder+0"}, "trainable is 'decoder.0'"),
+        ({"train_size": 100}, "train_size is 100, not a multiple of 32"),
         ({"image_size": 350}, "image_size is 350"),
         ({"epochs": -1}, "epochs is -1"),
         ({"batch_size": 0}, "batch_size is 0"),

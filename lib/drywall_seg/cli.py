@@ -112,6 +112,17 @@ def predict(paths: tuple[Path, ...], prompts: tuple[str, ...], model: str, out: 
         sys.exit(1)
 
 
+@main.command()
+@click.option("--repeats", default=5, show_default=True, type=click.IntRange(min=1), help="Rounds that are timed.")
+def benchmark(repeats: int) -> None:
+    """Time the compact model beside CLIPSeg's of full size (random weights): one photo, two sentences."""
+    from drywall_seg.benchmark import benchmark as run_benchmark
+    from drywall_seg.inference.torch_backend import device_name
+
+    click.echo(run_benchmark(repeats).round(3).to_string())
+    click.echo(device_name())
+
+
 def entry() -> None:
     """Runs the command line; an error of the data or of a notebook is one line, not a traceback."""
     from drywall_seg.notebooks import NotebookError

@@ -1,6 +1,7 @@
 """Settings: what a notebook's parameters, a preset and the defaults come to."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
@@ -11,10 +12,11 @@ from drywall_seg.runs import CHECKPOINT, read_json, run_folder
 
 CLIPSEG = "CIDAS/clipseg-rd64-refined"
 SPLITS = ("photo", "image", "publisher")
-TRAINABLE = ("decoder", "all")
+TRAINABLE = r"decoder(\+[1-9]\d*)?|all"
 STARTS = ("model", "imagenet")
 
 _TEXT = (str, bool, "a text")
+_SIDE = (int, lambda v: v >= 64 and v % 32 == 0, "a multiple of 32 from 64 up")
 _SWITCH = (bool, lambda _: True, "True or False")
 
 CHECKS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
@@ -25,11 +27,12 @@ CHECKS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "preset": _TEXT,
     "split": (str, SPLITS.__contains__, f"one of {', '.join(SPLITS)}"),
     "seed": (int, lambda v: v >= 0, "a whole number from 0 up"),
-    "image_size": (int, lambda v: v >= 64 and v % 32 == 0, "a multiple of 32 from 64 up"),
+    "image_size": _SIDE,
+    "train_size": _SIDE,
     "epochs": (int, lambda v: v >= 0, "a whole number from 0 up"),
     "batch_size": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "learning_rate": (float, lambda v: v > 0, "a number above 0"),
-    "trainable": (str, TRAINABLE.__contains__, f"one of {', '.join(TRAINABLE)}"),
+    "trainable": (str, lambda v: re.fullmatch(TRAINABLE, v), "decoder, decoder+K (K blocks of the encoder) or all"),
     "negative_share": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
     "threshold": (float, lambda v: 0 <= v <= 1, "from 0 to 1"),
     "start": (str, STARTS.__contains__, f"one of {', '.join(STARTS)}"),
@@ -64,6 +67,8 @@ class RunConfig:
     """None: chosen on val for each label. Else from 0 to 1, for all labels."""
 
     # The recipe: only presets set these.
+    train_size: int | None = None
+    """Side of the training samples, crops of the photo; None for image_size."""
     start: str = "model"
     """What training begins with: the model's weights, or for `compact` ones of `imagenet` in its encoder."""
     encoder_rate_share: float = 1.0
@@ -89,7 +94,7 @@ class RunConfig:
             kind, allowed, words = CHECKS.get(field.name, (float, lambda v: v >= 0, "a number from 0 up"))
             if kind is float and isinstance(value, int) and not isinstance(value, bool):
                 value = float(value)
-            if field.name == "threshold" and value is None:
+            if value is None and field.default is None:
                 continue
             if type(value) is not kind or not allowed(value):
                 raise ValueError(f"{field.name} is {getattr(self, field.name)!r}, not {words}")
@@ -99,36 +104,30 @@ class RunConfig:
         return asdict(self)
 
 
+_COMPACT: dict[str, Any] = dict(
+    model="compact",
+    image_size=512,
+    train_size=384,
+    batch_size=16,
+    trainable="decoder+5",
+    negative_share=0.28,
+    paraphrases=True,
+    bce_weight=0.5,
+    dice_weight=0.5,
+)
+
 PRESETS: dict[str, dict[str, Any]] = {
     # For CPU: begins with the shipped weights, and takes them to one's own walls.
-    "compact": dict(
-        model="compact",
-        image_size=320,
-        epochs=6,
-        batch_size=16,
-        learning_rate=1e-3,
-        trainable="all",
-        negative_share=0.28,
-        paraphrases=True,
-        bce_weight=0.5,
-        dice_weight=0.5,
-    ),
+    "compact": _COMPACT | dict(epochs=6, learning_rate=1e-3),
     # The recipe of the shipped weights: from ImageNet, averaged.
-    "compact_scratch": dict(
-        model="compact",
-        image_size=320,
-        epochs=12,
-        batch_size=16,
+    "compact_scratch": _COMPACT
+    | dict(
+        epochs=16,
         learning_rate=2e-3,
-        trainable="all",
-        negative_share=0.28,
         start="imagenet",
         encoder_rate_share=0.25,
         ema_decay=0.998,
         joint_line_repeats=4,
-        paraphrases=True,
-        bce_weight=0.5,
-        dice_weight=0.5,
     ),
     # What most public attempts found best: the 1.1 M parameter decoder alone.
     "clipseg_decoder": dict(

@@ -1,4 +1,5 @@
 import copy
+import re
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ class Toy(Segmenter):
 
     def __init__(self):
         super().__init__()
-        self.encoder = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5))
+        self.encoder = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5), nn.BatchNorm2d(3))
         self.text = nn.Linear(1, 2)
         self.head = nn.Linear(2, 1)
         self.asked = []
@@ -36,6 +37,9 @@ class Toy(Segmenter):
 
     def parts(self):
         return {"encoder": [self.encoder, self.text], "decoder": [self.head]}
+
+    def image_blocks(self):
+        return [self.encoder[0], self.encoder[2]]
 
 
 @pytest.fixture
@@ -133,8 +137,21 @@ def test_frozen_parts_stay_in_evaluation_mode(toy):
 def test_trainable_parameters(toy):
     assert {id(p) for p in toy.trainable_parameters("all")} == {id(p) for p in toy.parameters()}
     assert {id(p) for p in toy.trainable_parameters("decoder")} == {id(p) for p in toy.head.parameters()}
-    with pytest.raises(ValueError, match="trainable is 'head'"):
-        toy.trainable_parameters("head")
+    for part in ("head", "decoder+0", "decoder+", "all+1"):
+        with pytest.raises(ValueError, match=re.escape(f"trainable is {part!r}")):
+            toy.trainable_parameters(part)
+
+
+def test_the_last_blocks_of_the_image_encoder_can_train_too(toy):
+    last = {id(p) for module in (toy.head, toy.encoder[2]) for p in module.parameters()}
+    assert {id(p) for p in toy.trainable_parameters("decoder+1")} == last
+    toy.train()
+    assert toy.encoder[2].training and not toy.encoder[0].training
+    both = last | {id(p) for p in toy.encoder[0].parameters()}
+    assert {id(p) for p in toy.trainable_parameters("decoder+2")} == both
+    assert toy.encoder[0].training
+    with pytest.raises(ValueError, match=r"'decoder\+3', but the image encoder has 2 blocks"):
+        toy.trainable_parameters("decoder+3")
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 12), (1, 3, 6, 6), (1, 3, 0, 0)])

@@ -116,6 +116,16 @@ def test_sides_that_do_not_fit(tiny, shape):
         tiny.encode_images(torch.zeros(1, 3, *shape))
 
 
+def test_the_last_vision_layers_can_train_too(tiny):
+    step(tiny, "decoder+2")
+    clip = tiny.model.clip
+    grads = [[p.grad is not None for p in layer.parameters()] for layer in clip.vision_model.encoder.layers]
+    assert not any(grads[0]) and all(grads[1]) and all(grads[2])
+    assert all(p.grad is None for p in clip.text_model.parameters())
+    with pytest.raises(ValueError, match="has 3 blocks"):
+        tiny.trainable_parameters("decoder+4")
+
+
 def step(segmenter, part):
     trained = segmenter.trainable_parameters(part)
     segmenter.train()

@@ -136,6 +136,21 @@ def test_frozen_encoder_never_moves(tmp_path):
     assert all(p.grad is None for p in segmenter.encoder.parameters())
 
 
+def test_the_first_stages_can_stay_as_they_are():
+    segmenter = new_compact()
+    trained = {id(p) for p in segmenter.trainable_parameters("decoder+5")}
+    before = {name: tensor.clone() for name, tensor in segmenter.state_dict().items()}
+    segmenter.train()
+    optimiser = torch.optim.SGD(segmenter.parameters(), lr=0.1)
+    segmenter(images(), segmenter.encode_prompts(["crack", "tape"])).square().mean().backward()
+    optimiser.step()
+    moved = {name for name, tensor in segmenter.state_dict().items() if not torch.equal(tensor, before[name])}
+    still = ("encoder.stem.", "encoder.stages.0.", "encoder.stages.1.")
+    assert not any(name.startswith(still) for name in moved)
+    assert all(any(name.startswith(f"encoder.stages.{stage}.") for name in moved) for stage in range(2, 7))
+    assert trained == {id(p) for name, p in segmenter.named_parameters() if not name.startswith(still)}
+
+
 def test_all_trains_everything():
     segmenter = new_compact()
     trained = segmenter.trainable_parameters("all")

@@ -12,6 +12,7 @@ from drywall_seg.config import RunConfig, has_checkpoint, model_of, run_folder_o
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.data.splits import known_photographs
 from drywall_seg.evaluation.metrics import counts_at, mask_counts, score_histogram, score_rows, summarise
+from drywall_seg.evaluation.thin import centre_line_counts, line_scores
 from drywall_seg.evaluation.thresholds import choose_thresholds
 from drywall_seg.images import read_image, read_mask
 from drywall_seg.inference.files import OutputNames
@@ -143,8 +144,9 @@ def evaluate(
         threshold: For all labels, in place of the predictor's.
 
     Returns:
-        Columns image_id, photo_id, source, label, annotation_kind, prompt, threshold, presence, tp, fp, fn, iou,
-        dice, mask_file (its name in masks_folder, or empty). No rows where the split has none.
+        Columns image_id, photo_id, source, label, annotation_kind, prompt, threshold, presence, tp, fp, fn,
+        mask_file (its name in masks_folder, or empty), line_precision, line_recall, line_f1 (of the centre lines
+        at 1 % of the longer side; joint_line only, else NaN), iou, dice. No rows where the split has none.
     """
     results = []
     names = OutputNames()
@@ -158,12 +160,20 @@ def evaluate(
             "presence": prediction.presence,
         }
         result |= {"tp": tp, "fp": fp, "fn": fn, "mask_file": ""}
+        if row.label == "joint_line":
+            result |= line_scores(centre_line_counts(prediction.mask, target))
         if masks_folder is not None:
             result["mask_file"] = names.mask_name(row.image_id, Path(row.image_path).stem, prediction.prompt)
             write_mask(masks_folder / result["mask_file"], prediction.mask)
         results.append(result)
     columns = [*KEPT, "prompt", "threshold", "presence", "tp", "fp", "fn", "mask_file"]
+    columns += ["line_precision", "line_recall", "line_f1"]
     return score_rows(pd.DataFrame(results, columns=columns))
+
+
+def run_predictor(config: RunConfig) -> Predictor:
+    """Loads what a run is scored with: its checkpoint, else the configured model."""
+    return Predictor.load(model_of(config), None if has_checkpoint(config) else config.image_size)
 
 
 def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -173,7 +183,7 @@ def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any],
         The metrics and the table of images, as written.
     """
     folder = run_folder_of(config)
-    predictor = Predictor.load(model_of(config), None if has_checkpoint(config) else config.image_size)
+    predictor = run_predictor(config)
     per_image = evaluate(predictor, manifest, "test", folder / "masks", threshold=config.threshold)
     for mask in set((folder / "masks").glob("*.png")) - {folder / "masks" / name for name in per_image.mask_file}:
         mask.unlink()  # of an earlier evaluation
@@ -196,4 +206,7 @@ def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any],
 def metrics_table(metrics: dict[str, Any]) -> pd.DataFrame:
     """Lays out `evaluate_run`'s metrics as a table: one row per label and one overall."""
     rows = {**metrics["labels"], "overall": metrics["overall"]}
-    return pd.DataFrame([{"label": label, **row} for label, row in rows.items() if row]).round(4)
+    table = pd.json_normalize([{"label": label, **row} for label, row in rows.items() if row])
+    for name in table.columns[table.columns.str.startswith("interval_95.")]:
+        table[name] = [" to ".join(f"{v:.3f}" for v in bounds) if bounds else "" for bounds in table[name]]
+    return table.round(4)

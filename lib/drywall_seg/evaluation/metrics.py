@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from drywall_seg.evaluation.intervals import bootstrap_interval
 from drywall_seg.inference.predict import first_level
 from drywall_seg.prompts import LABELS, TASK_LABELS
 
@@ -78,7 +79,8 @@ def summarise(per_image: pd.DataFrame) -> dict[str, Any]:
         `overall` and `labels`, each with n_images, n_photographs, n_empty_target (images without any target, which
         score 1 where the mask is empty too and 0 where not), n_empty_right (those that score 1), threshold (None
         where the rows have several), mean_iou, mean_dice (means over images), pooled_iou, pooled_dice (of the
-        summed counts). An empty table has `overall` None.
+        summed counts), where there are line scores mean_line_f1, and interval_95: bounds of each mean, from
+        bootstrapped photographs. An empty table has `overall` None.
     """
     if per_image.empty:
         return {"overall": None, "labels": {}}
@@ -94,14 +96,16 @@ def _summary(rows: pd.DataFrame) -> dict[str, Any]:
     tp, fp, fn = (int(rows[name].sum()) for name in ("tp", "fp", "fn"))
     empty = rows[rows.tp + rows.fn == 0]
     thresholds = rows.threshold.unique()
+    scores = ["iou", "dice"] + (["line_f1"] if "line_f1" in rows and rows.line_f1.notna().all() else [])
+    photo_ids = rows.photo_id.to_numpy()
     return {
         "n_images": len(rows),
         "n_photographs": int(rows.photo_id.nunique()),
         "n_empty_target": len(empty),
         "n_empty_right": int((empty.fp == 0).sum()),
         "threshold": float(thresholds[0]) if len(thresholds) == 1 else None,
-        "mean_iou": float(rows.iou.mean()),
-        "mean_dice": float(rows.dice.mean()),
+        **{f"mean_{name}": float(rows[name].mean()) for name in scores},
         "pooled_iou": float(iou(tp, fp, fn)),
         "pooled_dice": float(dice(tp, fp, fn)),
+        "interval_95": {f"mean_{name}": bootstrap_interval(rows[name].to_numpy(), photo_ids) for name in scores},
     }

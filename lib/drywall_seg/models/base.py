@@ -1,9 +1,12 @@
 """The interface that every model fills in."""
 
+import re
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from drywall_seg.config import TRAINABLE
 
 Features = tuple[Tensor, ...]
 """What an image encoder gives: tensors whose first dimension is the batch."""
@@ -54,6 +57,10 @@ class Segmenter(nn.Module):
         """Returns the modules of `decoder` and, under `encoder`, all others."""
         raise NotImplementedError
 
+    def image_blocks(self) -> list[nn.Module]:
+        """Returns the image encoder's blocks, from the pixels on."""
+        raise NotImplementedError
+
     def save(self, folder: Path) -> None:
         """Writes `segmenter.json` and `model.safetensors` into an existing folder."""
         raise NotImplementedError
@@ -92,7 +99,7 @@ class Segmenter(nn.Module):
     def train(self, mode: bool = True) -> "Segmenter":
         """Sets the mode; frozen parts stay in evaluation mode, so that their BatchNorm never moves."""
         super().train(mode)
-        for module in (m for part in self.parts().values() for m in part):
+        for module in (m for part in (*self.parts().values(), self.image_blocks()) for m in part):
             if not any(p.requires_grad for p in module.parameters()):
                 module.eval()
         self.forget_prompts()
@@ -107,15 +114,21 @@ class Segmenter(nn.Module):
         return super()._apply(*args, **kwargs)
 
     def trainable_parameters(self, part: str) -> list[nn.Parameter]:
-        """Freezes everything but `part` (`decoder` or `all`) and returns what is left to train.
+        """Freezes everything but `part` and returns what is left to train.
+
+        Args:
+            part: `decoder`, `all`, or `decoder+K` for the decoder and the last K blocks of the image encoder.
 
         Raises:
             ValueError: If there is no such part.
         """
-        if part not in ("decoder", "all"):
-            raise ValueError(f"trainable is {part!r}, not decoder or all")
+        if not re.fullmatch(TRAINABLE, part):
+            raise ValueError(f"trainable is {part!r}, not decoder, decoder+K or all")
+        blocks, count = self.image_blocks(), int(part.partition("+")[2] or 0)
+        if count > len(blocks):
+            raise ValueError(f"trainable is {part!r}, but the image encoder has {len(blocks)} blocks")
         self.requires_grad_(part == "all")
-        for module in self.parts()["decoder"]:
+        for module in [*self.parts()["decoder"], *blocks[len(blocks) - count :]]:
             module.requires_grad_(True)
         self.train(self.training)  # what is frozen now leaves training mode
         return [p for p in self.parameters() if p.requires_grad]

@@ -89,6 +89,10 @@ class CLIPSegSegmenter(Segmenter):
         """The decoder (1.13 M parameters) and CLIP."""
         return {"encoder": [self.model.clip], "decoder": [self.model.decoder]}
 
+    def image_blocks(self) -> list[nn.Module]:
+        """CLIP's vision layers, as far as they are run."""
+        return list(self.model.clip.vision_model.encoder.layers)
+
     def trainable_parameters(self, part: str) -> list[nn.Parameter]:
         """As everywhere; but what no mask depends on stays frozen: DDP stops at weights without gradient."""
         super().trainable_parameters(part)

@@ -160,6 +160,10 @@ class CompactSegmenter(Segmenter):
         """The sentence encoder trains with the decoder: it starts from nothing, as that does."""
         return {"encoder": [self.encoder], "decoder": [self.text, self.decoder]}
 
+    def image_blocks(self) -> list[nn.Module]:
+        """The stem and the seven stages; the first two hold little but most of a training step's time."""
+        return [self.encoder.stem, *self.encoder.stages]
+
     def prompt_encoder(self) -> list[nn.Module]:
         """The embedding bag and its MLP."""
         return [self.text]

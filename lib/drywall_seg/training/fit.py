@@ -133,7 +133,7 @@ def _training_data(segmenter: Segmenter, manifest: Manifest, config: RunConfig) 
     return PromptedDataset(
         manifest,
         "train",
-        segmenter.image_size,
+        config.train_size or segmenter.image_size,
         segmenter.mean,
         segmenter.std,
         seed=config.seed,

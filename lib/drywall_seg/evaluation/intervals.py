@@ -1,0 +1,29 @@
+"""How sure a mean is: bootstrap over photographs, since the copies of one photograph are not independent."""
+
+import numpy as np
+
+
+def bootstrap_interval(
+    values: np.ndarray, photo_ids: np.ndarray, n_draws: int = 2000, seed: int = 42
+) -> tuple[float, float] | None:
+    """Returns the 95 % interval of a mean over images, drawing photographs with all their images.
+
+    The percentile bootstrap over clusters (Efron & Tibshirani 1993, chapters 8 and 13).
+
+    Args:
+        values: (N,), one an image.
+        photo_ids: (N,), the photograph of each.
+        n_draws: How many samples are drawn.
+        seed: Of the draws.
+
+    Returns:
+        Lower and upper bound; None for fewer than two photographs, which say nothing of the others.
+    """
+    photos, owner = np.unique(np.asarray(photo_ids), return_inverse=True)
+    if len(photos) < 2:
+        return None
+    sums = np.bincount(owner, weights=np.asarray(values, float))
+    sizes = np.bincount(owner)
+    drawn = np.random.default_rng(seed).integers(0, len(photos), (n_draws, len(photos)))
+    low, high = np.percentile(sums[drawn].sum(1) / sizes[drawn].sum(1), [2.5, 97.5])
+    return float(low), float(high)

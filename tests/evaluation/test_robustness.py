@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from drywall_seg.evaluation.robustness import ASKED, _resize, ask_otherwise, resize_photos, summarise_questions
+from drywall_seg.inference import Predictor
+from drywall_seg.paraphrases import held_out_absent, held_out_sentences
+from drywall_seg.prompts import ABSENT_LABELS, LABELS, canonical_prompt
+
+
+@pytest.fixture(scope="module")
+def compact():
+    return Predictor.load("compact", 192)
+
+
+@pytest.fixture(scope="module")
+def few(sample_manifest):
+    """The manifest with some test rows of each label."""
+    table = sample_manifest.rows("test").groupby("label").head(3).reset_index(drop=True)
+    return type(sample_manifest)(table, sample_manifest.data_root, sample_manifest.folder, sample_manifest.info)
+
+
+@pytest.fixture(scope="module")
+def asked(compact, few):
+    return ask_otherwise(compact, few, "test", n_drawn=2)
+
+
+def test_what_each_photo_is_asked(asked, few):
+    for image_id, group in asked.groupby("image_id"):
+        has = set(few.table.label[few.table.image_id == image_id])
+        by_kind = {kind: group[group.asked == kind] for kind in ASKED}
+        assert set(by_kind["canonical"].label) == has
+        assert by_kind["paraphrase"].groupby("label").size().to_dict() == dict.fromkeys(has, 2)
+        for row in by_kind["paraphrase"].itertuples():
+            assert row.prompt in held_out_sentences(row.label)
+        other = set(by_kind["other_label"].label)
+        assert other == {o for o in LABELS if all(o in ABSENT_LABELS[label] for label in has)}
+        assert set(by_kind["absent"].prompt) <= set(held_out_absent()) and len(by_kind["absent"]) == 2
+
+
+def test_only_what_is_there_has_an_iou(asked):
+    there = asked.asked.isin(["canonical", "paraphrase"])
+    assert asked.iou[there].between(0, 1).all() and asked.iou[~there].isna().all()
+    assert asked.area.between(0, 1).all() and asked.presence.between(0, 1).all()
+
+
+def test_the_figures_are_those_of_the_delivered_masks(asked, compact, few):
+    row = next(asked[asked.asked == "paraphrase"].itertuples())
+    record = next(few.table[few.table.image_id == row.image_id].itertuples())
+    (answer,) = compact.predict(few.image_file(record), [row.prompt])
+    assert row.area == pytest.approx((answer.mask > 0).mean()) and row.presence == pytest.approx(answer.presence)
+
+
+def test_the_questions_depend_on_the_seed_alone(asked, compact, few):
+    assert ask_otherwise(compact, few, "test", n_drawn=2).equals(asked)
+    assert set(ask_otherwise(compact, few, "test", seed=1, n_drawn=2).prompt) != set(asked.prompt)
+
+
+def test_summary(asked):
+    summary = summarise_questions(asked)
+    assert summary.n_asked.sum() == len(asked)
+    assert list(summary.asked.unique()) == list(ASKED)
+    crack = summary[(summary.asked == "canonical") & (summary.label == "crack")].iloc[0]
+    rows = asked[(asked.asked == "canonical") & (asked.label == "crack")]
+    assert crack.n_images == len(rows) and crack.mean_iou == pytest.approx(rows.iou.mean())
+
+
+def test_other_sizes(compact, few):
+    table = resize_photos(compact, few, "test", (96,))
+    assert set(zip(table.label, table.side, strict=True)) == {(label, side) for label in LABELS for side in (0, 96)}
+    assert table.mean_iou.between(0, 1).all()
+    assert (table.mean_line_f1.notna() == (table.label == "joint_line")).all()
+    own = ask_otherwise(compact, few, "test", n_drawn=1)
+    own = own[(own.asked == "canonical") & (own.label == "crack")]
+    assert own.prompt.unique().tolist() == [canonical_prompt("crack")]
+    same = table[(table.label == "crack") & (table.side == 0)].mean_iou.item()
+    assert same == pytest.approx(own.iou.mean())
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((40, 80), (32, 64)), ((80, 40, 3), (64, 32, 3)), ((1, 640), (1, 64))])
+def test_resize(shape, expected):
+    assert _resize(np.zeros(shape, np.uint8), 64).shape == expected
+    assert _resize(np.zeros(shape, np.uint8), 0).shape == shape
+
+
+def test_no_rows(compact, few):
+    assert len(ask_otherwise(compact, few, "val")) == 0 == len(resize_photos(compact, few, "val"))
+    assert len(summarise_questions(ask_otherwise(compact, few, "val"))) == 0
