@@ -40,6 +40,8 @@ CHECKS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "ema_decay": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
     "joint_line_repeats": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "crop_min": (float, lambda v: 0 < v <= 1, "above 0 to 1"),
+    "max_degrees": (float, lambda v: 0 <= v <= 180, "from 0 to 180"),
+    "degrade_share": (float, lambda v: 0 <= v <= 1, "from 0 to 1"),
     "color_strength": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
 }
 """Type, test and wording for what a setting may be; one that is not listed is a number from 0 up."""
@@ -85,6 +87,10 @@ class RunConfig:
     clip_norm: float = 1.0
     crop_min: float = 0.5
     """Smallest crop as a share of the longer side; 1 for none."""
+    max_degrees: float = 0.0
+    """Half of the samples are turned by up to this, taping areas excepted; 0 for quarter turns only."""
+    degrade_share: float = 0.0
+    """Of the samples that are blurred, coarsened or made noisy."""
     color_strength: float = 0.3
     """Largest relative change of brightness and contrast; 0 for none."""
 
@@ -128,6 +134,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         encoder_rate_share=0.25,
         ema_decay=0.998,
         joint_line_repeats=4,
+        max_degrees=45.0,
+        degrade_share=0.3,
     ),
     # What most public attempts found best: the 1.1 M parameter decoder alone.
     "clipseg_decoder": dict(

@@ -29,6 +29,16 @@ ORDERS = (
     "the {}",
     "any {}",
     "all {}",
+    "could you draw {}",
+    "i need the {}",
+    "give an outline of {}",
+    "a mask for every {}",
+    "look for {}",
+    "extract {}",
+    "what about the {}",
+    "point out {}",
+    "display {} here",
+    "let me see the {}",
 )
 
 NOUNS = {
@@ -85,6 +95,14 @@ NOUNS = {
         "board edge line",
         "gap line",
         "thin line of the seam",
+        "line where the boards meet",
+        "seam lines between the boards",
+        "lines of the joints",
+        "joint centre lines",
+        "drywall joint line",
+        "drywall seam line",
+        "thin joint line",
+        "board joint line",
     ),
 }
 

@@ -22,7 +22,7 @@ def test_it_agrees_with_the_normal_interval_and_holds_the_mean():
 
 
 def test_it_depends_on_the_seed_alone():
-    values, photos = np.linspace(0, 1, 20), np.repeat([f"p{i}" for i in range(10)], 2)
+    values, photos = np.random.default_rng(2).random(20), np.repeat([f"p{i}" for i in range(10)], 2)
     assert bootstrap_interval(values, photos) == bootstrap_interval(values, photos)
     assert bootstrap_interval(values, photos, seed=1) != bootstrap_interval(values, photos)
 
@@ -33,4 +33,4 @@ def test_too_few_photographs(photos):
 
 
 def test_equal_values_have_no_width():
-    assert bootstrap_interval(np.full(5, 0.25), np.arange(5)) == (0.25, 0.25)
+    assert bootstrap_interval(np.full(5, 0.25), np.arange(5)) == [0.25, 0.25]

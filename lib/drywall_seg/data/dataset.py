@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torch.utils.data import Dataset
 
+from drywall_seg.data.augment import augment_color, augment_geometry, degrade
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.images import Letterbox, normalise, read_image, read_mask
 from drywall_seg.paraphrases import draw_absent, draw_sentence
@@ -33,12 +33,15 @@ class PromptedDataset(Dataset):
         negative_share: float = 0.0,
         crop_min: float = 1.0,
         color_strength: float = 0.0,
+        max_degrees: float = 0.0,
+        degrade_share: float = 0.0,
         joint_line_repeats: int = 1,
         paraphrases: bool = False,
     ) -> None:
         self.manifest, self.image_size, self.mean, self.std = manifest, image_size, mean, std
         self.seed, self.negative_share = seed, negative_share
         self.crop_min, self.color_strength = crop_min, color_strength
+        self.max_degrees, self.degrade_share = max_degrees, degrade_share
         self.paraphrases = paraphrases
         self.epoch = 0
         rows = list(manifest.rows(split).itertuples(index=False))
@@ -55,9 +58,11 @@ class PromptedDataset(Dataset):
         labels = self.labels_of[record.image_id]
         prompt, present = draw_prompt(record.label, labels, self.negative_share, rng, self.paraphrases)
         image, mask = read_image(self.manifest.image_file(record)), read_mask(self.manifest.mask_file(record))
-        image, mask = augment_geometry(image, mask, self.crop_min, rng)
+        # A turned box is no box: what the truth of a taping area would be there is not known.
+        degrees = 0.0 if record.label == "taping_area" else self.max_degrees
+        image, mask = augment_geometry(image, mask, self.crop_min, rng, degrees)
         box = Letterbox.fit(image.shape[:2], self.image_size)
-        content = augment_color(box.resize(image), self.color_strength, rng)
+        content = degrade(augment_color(box.resize(image), self.color_strength, rng), self.degrade_share, rng)
         height, width = box.content_hw
         target = np.zeros((self.image_size, self.image_size), np.float32)
         if present:
@@ -93,35 +98,3 @@ def draw_prompt(
     if others and rng.random() < 0.5:
         return ask(str(rng.choice(others))), False
     return draw_absent(rng) if paraphrases else str(rng.choice(ABSENT_THINGS)), False
-
-
-def augment_geometry(
-    image: np.ndarray, mask: np.ndarray, crop_min: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Crops, turns by quarters and mirrors image uint8 (H, W, 3) and mask (H, W) alike; nothing at crop_min 1.
-
-    The crop is a square of crop_min to all of the longer side, cut to the image: never squashed.
-    """
-    if crop_min >= 1:
-        return image, mask
-    height, width = mask.shape
-    side = max(1, round(rng.uniform(crop_min, 1) * max(height, width)))
-    top = rng.integers(0, max(height - side, 0) + 1)
-    left = rng.integers(0, max(width - side, 0) + 1)
-    window = np.s_[top : top + side, left : left + side]
-    turns, mirror = rng.integers(4), rng.random() < 0.5
-    pair = (np.rot90(array[window], turns) for array in (image, mask))
-    image, mask = (array[:, ::-1] if mirror else array for array in pair)
-    return np.ascontiguousarray(image), np.ascontiguousarray(mask)
-
-
-def augment_color(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Changes brightness and contrast by up to `strength` (a share), and makes one in ten grey; nothing at 0."""
-    if strength <= 0:
-        return image
-    brightness, contrast = 1 + rng.uniform(-strength, strength, 2)
-    if rng.random() < 0.1:
-        image = np.asarray(Image.fromarray(image).convert("L").convert("RGB"))
-    middle = image.mean(dtype=np.float64)
-    changed = (image.astype(np.float32) - middle) * np.float32(contrast) + np.float32(middle * brightness)
-    return np.clip(changed, 0, 255).astype(np.uint8)

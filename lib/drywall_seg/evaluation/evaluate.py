@@ -208,5 +208,7 @@ def metrics_table(metrics: dict[str, Any]) -> pd.DataFrame:
     rows = {**metrics["labels"], "overall": metrics["overall"]}
     table = pd.json_normalize([{"label": label, **row} for label, row in rows.items() if row])
     for name in table.columns[table.columns.str.startswith("interval_95.")]:
-        table[name] = [" to ".join(f"{v:.3f}" for v in bounds) if bounds else "" for bounds in table[name]]
+        table[name] = [
+            " to ".join(f"{v:.3f}" for v in bounds) if isinstance(bounds, list) else "" for bounds in table[name]
+        ]
     return table.round(4)

@@ -5,7 +5,7 @@ import numpy as np
 
 def bootstrap_interval(
     values: np.ndarray, photo_ids: np.ndarray, n_draws: int = 2000, seed: int = 42
-) -> tuple[float, float] | None:
+) -> list[float] | None:
     """Returns the 95 % interval of a mean over images, drawing photographs with all their images.
 
     The percentile bootstrap over clusters (Efron & Tibshirani 1993, chapters 8 and 13).
@@ -26,4 +26,4 @@ def bootstrap_interval(
     sizes = np.bincount(owner)
     drawn = np.random.default_rng(seed).integers(0, len(photos), (n_draws, len(photos)))
     low, high = np.percentile(sums[drawn].sum(1) / sizes[drawn].sum(1), [2.5, 97.5])
-    return float(low), float(high)
+    return [float(low), float(high)]

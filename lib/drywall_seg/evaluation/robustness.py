@@ -19,7 +19,9 @@ SIDES = (256, 1280)
 ASKED = ("canonical", "paraphrase", "other_label", "absent")
 
 
-def ask_otherwise(predictor: Predictor, manifest: Manifest, split: str, seed: int = 42, n_drawn: int = 4) -> pd.DataFrame:
+def ask_otherwise(
+    predictor: Predictor, manifest: Manifest, split: str, seed: int = 42, n_drawn: int = 4
+) -> pd.DataFrame:
     """Asks each photo of a split in other words, for another label, and for things that are on no wall.
 
     The words and things are those that training never sees (`paraphrases.held_out_*`). Each photo gets the
@@ -103,7 +105,9 @@ def resize_photos(predictor: Predictor, manifest: Manifest, split: str, sides: t
                 results.append(result)
     table = pd.DataFrame(results, columns=["label", "side", "iou", "line_f1"])
     groups = table.groupby(["label", "side"])
-    return groups.agg(n_images=("iou", "size"), mean_iou=("iou", "mean"), mean_line_f1=("line_f1", "mean")).reset_index()
+    return groups.agg(
+        n_images=("iou", "size"), mean_iou=("iou", "mean"), mean_line_f1=("line_f1", "mean")
+    ).reset_index()
 
 
 def check_run(config: RunConfig, manifest: Manifest) -> tuple[pd.DataFrame, pd.DataFrame]:
