@@ -52,17 +52,6 @@ def test_colours_change_within_their_strength():
     assert np.array_equal(photo, untouched)
 
 
-def test_turned_images_take_their_masks_along():
-    mask = np.zeros((90, 120), np.uint8)
-    mask[20:60, 30:80] = 255
-    photo, angles = np.dstack([mask] * 3), []
-    for seed in range(60):
-        image_, mask_ = augment_geometry(photo, mask, 0.9999, np.random.default_rng(seed), 30.0)
-        assert np.abs(image_[..., 0].astype(int) - mask_).max() <= 1
-        angles.append(len(np.unique(mask_)) > 2)  # a slanted border has greys
-    assert 0.3 < np.mean(angles) < 0.7
-
-
 def test_photos_get_worse_in_three_ways():
     photo = np.random.default_rng(1).integers(0, 255, (40, 30, 3), np.uint8)
     assert degrade(photo, 0, np.random.default_rng(0)) is photo

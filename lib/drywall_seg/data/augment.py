@@ -5,17 +5,12 @@ from PIL import Image, ImageFilter
 
 
 def augment_geometry(
-    image: np.ndarray, mask: np.ndarray, crop_min: float, rng: np.random.Generator, max_degrees: float = 0.0
+    image: np.ndarray, mask: np.ndarray, crop_min: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Crops, turns by quarters and mirrors image uint8 (H, W, 3) and mask (H, W) alike; nothing at crop_min 1.
 
-    The crop is a square of crop_min to all of the longer side, cut to the image: never squashed. Before it, half of
-    the images are turned by up to `max_degrees`; what comes in at the corners is black, and not target.
+    The crop is a square of crop_min to all of the longer side, cut to the image: never squashed.
     """
-    if max_degrees > 0 and rng.random() < 0.5:
-        angle = rng.uniform(-max_degrees, max_degrees)
-        pair = (Image.fromarray(array).rotate(angle, Image.Resampling.BILINEAR) for array in (image, mask))
-        image, mask = (np.asarray(turned) for turned in pair)
     if crop_min >= 1:
         return image, mask
     height, width = mask.shape

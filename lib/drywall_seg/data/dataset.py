@@ -33,7 +33,6 @@ class PromptedDataset(Dataset):
         negative_share: float = 0.0,
         crop_min: float = 1.0,
         color_strength: float = 0.0,
-        max_degrees: float = 0.0,
         degrade_share: float = 0.0,
         joint_line_repeats: int = 1,
         paraphrases: bool = False,
@@ -41,8 +40,7 @@ class PromptedDataset(Dataset):
         self.manifest, self.image_size, self.mean, self.std = manifest, image_size, mean, std
         self.seed, self.negative_share = seed, negative_share
         self.crop_min, self.color_strength = crop_min, color_strength
-        self.max_degrees, self.degrade_share = max_degrees, degrade_share
-        self.paraphrases = paraphrases
+        self.degrade_share, self.paraphrases = degrade_share, paraphrases
         self.epoch = 0
         rows = list(manifest.rows(split).itertuples(index=False))
         self.records = [r for r in rows for _ in range(joint_line_repeats if r.label == "joint_line" else 1)]
@@ -58,9 +56,7 @@ class PromptedDataset(Dataset):
         labels = self.labels_of[record.image_id]
         prompt, present = draw_prompt(record.label, labels, self.negative_share, rng, self.paraphrases)
         image, mask = read_image(self.manifest.image_file(record)), read_mask(self.manifest.mask_file(record))
-        # A turned box is no box: what the truth of a taping area would be there is not known.
-        degrees = 0.0 if record.label == "taping_area" else self.max_degrees
-        image, mask = augment_geometry(image, mask, self.crop_min, rng, degrees)
+        image, mask = augment_geometry(image, mask, self.crop_min, rng)
         box = Letterbox.fit(image.shape[:2], self.image_size)
         content = degrade(augment_color(box.resize(image), self.color_strength, rng), self.degrade_share, rng)
         height, width = box.content_hw

@@ -140,7 +140,6 @@ def _training_data(segmenter: Segmenter, manifest: Manifest, config: RunConfig) 
         negative_share=config.negative_share,
         crop_min=config.crop_min,
         color_strength=config.color_strength,
-        max_degrees=config.max_degrees,
         degrade_share=config.degrade_share,
         joint_line_repeats=config.joint_line_repeats,
         paraphrases=config.paraphrases,
