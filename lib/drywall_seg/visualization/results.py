@@ -1,0 +1,120 @@
+"""The shipped model's results in README and model card: `python -m drywall_seg.visualization.results RUN_FOLDER`.
+
+The run is one of `03_evaluate` with model `compact`. What is written is kept beside the weights, and a test holds
+both documents to it.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from drywall_seg.config import project_root
+from drywall_seg.evaluation.robustness import summarise_questions
+from drywall_seg.models import COMPACT
+from drywall_seg.runs import read_json, whole_file, write_json
+
+STORED = "results.json"
+TRUTH = {
+    "crack": "polygons, some RLE and boxes",
+    "taping_area": "filled boxes",
+    "joint_line": "bands along hand-drawn centre lines",
+}
+ASKED = {
+    "canonical": "the canonical sentence",
+    "paraphrase": "other words, unseen in training",
+    "other_label": "a label that is not there",
+    "absent": "a thing on no wall, unseen in training",
+}
+
+
+def collect_results(run_folder: Path) -> dict[str, Any]:
+    """Returns what a run has stored: metrics, summed-up questions and sizes, the device.
+
+    Raises:
+        FileNotFoundError: If the run has not been evaluated.
+    """
+    questions = summarise_questions(pd.read_csv(run_folder / "questions.csv").fillna({"label": ""}))
+    return {
+        "metrics": read_json(run_folder / "metrics.json"),
+        "questions": _records(questions),
+        "sizes": _records(pd.read_csv(run_folder / "sizes.csv")),
+        "device": read_json(run_folder / "environment.json")["device"],
+    }
+
+
+def score_table(results: dict[str, Any]) -> str:
+    """Returns the scores as a Markdown table, one row a label."""
+    rows = []
+    for label, values in results["metrics"]["labels"].items():
+        scores = [_with_interval(values, f"mean_{name}") for name in ("iou", "dice", "line_f1")]
+        rows.append([f"`{label}`", TRUTH[label], values["n_images"], values["n_photographs"], *scores])
+    head = ["label", "truth", "images", "photographs", "mean IoU", "mean Dice", "centre-line F1"]
+    return _markdown(head, rows)
+
+
+def question_table(results: dict[str, Any]) -> str:
+    """Returns what other sentences find, as a Markdown table."""
+    rows = []
+    for row in results["questions"]:
+        score = "" if row["mean_iou"] is None else f"{row['mean_iou']:.3f}"
+        name = f"`{row['label']}`" if row["label"] else ""
+        rows.append([ASKED[row["asked"]], name, row["n_asked"], row["n_images"], f"{row['mean_area']:.2%}", score])
+    return _markdown(["asked for", "label", "questions", "images", "mean area", "mean IoU"], rows)
+
+
+def size_table(results: dict[str, Any]) -> str:
+    """Returns the scores on resized photos as a Markdown table; F1 of the centre line for joint lines, else IoU."""
+    cells: dict[str, dict[int, str]] = {}
+    for row in results["sizes"]:
+        value = row["mean_iou"] if row["mean_line_f1"] is None else row["mean_line_f1"]
+        cells.setdefault(row["label"], {})[row["side"]] = f"{value:.3f}"
+    sides = sorted({row["side"] for row in results["sizes"]})
+    names = {"joint_line": "centre-line F1"}
+    rows = [[f"`{label}`", names.get(label, "mean IoU"), *(by[s] for s in sides)] for label, by in cells.items()]
+    return _markdown(["label", "score", *(f"{side} px" if side else "own size" for side in sides)], rows)
+
+
+def render(results: dict[str, Any], text: str) -> str:
+    """Returns a document with the tables between its marks made anew; the rest stays."""
+    for name, table in (("scores", score_table), ("questions", question_table), ("sizes", size_table)):
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        text = pattern.sub(lambda _, t=table, b=begin, e=end: f"{b}\n{t(results)}\n{e}", text)
+    return text
+
+
+def documents() -> list[Path]:
+    """Returns the files that show the results."""
+    return [project_root() / "README.md", COMPACT.parent / "MODEL_CARD.md"]
+
+
+def _with_interval(values: dict[str, Any], name: str) -> str:
+    if name not in values:
+        return ""
+    bounds = values["interval_95"][name]
+    return f"{values[name]:.3f}" + (f" ({bounds[0]:.3f} to {bounds[1]:.3f})" if bounds else "")
+
+
+def _markdown(head: list[str], rows: list[list[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return table.round(6).astype(object).where(table.notna(), None).to_dict("records")
+
+
+def main(run_folder: Path) -> None:
+    """Stores a run's results beside the weights and writes them into the documents."""
+    results = collect_results(run_folder)
+    write_json(COMPACT / STORED, results)
+    for path in documents():
+        with whole_file(path) as partial:
+            partial.write_text(render(results, path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
