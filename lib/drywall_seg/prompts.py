@@ -105,8 +105,8 @@ def slugs(prompts: list[str]) -> list[str]:
 def hash_text(prompt: str, buckets: int) -> list[int]:
     """Hashes a sentence's words and their character n-grams (3 to 5, with word borders) to bucket numbers.
 
-    Case, punctuation, spacing and function words do not matter. crc32 is stable across machines and Python versions; `hash()`
-    is not. After fastText's subwords (Bojanowski et al., 2017, https://arxiv.org/abs/1607.04606).
+    Case, punctuation, spacing and function words do not matter. crc32 is stable across machines and Python versions;
+    `hash()` is not. After fastText's subwords (Bojanowski et al., 2017, https://arxiv.org/abs/1607.04606).
 
     Returns:
         Bucket numbers in [0, buckets), in order, repeated where hashes repeat; never empty.
