@@ -109,7 +109,7 @@ class RunConfig:
 
 _COMPACT: dict[str, Any] = dict(
     model="compact",
-    image_size=512,
+    image_size=480,
     train_size=384,
     batch_size=16,
     trainable="decoder+5",
