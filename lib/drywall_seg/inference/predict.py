@@ -140,7 +140,7 @@ def _prediction(prompt: str, logits: np.ndarray, box: Letterbox, threshold: floa
     probs = _sigmoid(box.restore(logits))
     presence = _presence(logits[: box.content_hw[0], : box.content_hw[1]].ravel())
     inside = (to_levels(probs) >= first_level(threshold)) & (presence >= cut)
-    return Prediction(prompt, probs, inside * np.uint8(255), threshold, presence)
+    return Prediction(prompt, probs, inside.view(np.uint8) * np.uint8(255), threshold, presence)
 
 
 def _presence(logits: np.ndarray) -> float:
