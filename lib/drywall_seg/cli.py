@@ -113,6 +113,21 @@ def predict(paths: tuple[Path, ...], prompts: tuple[str, ...], model: str, out: 
 
 
 @main.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option("--outputs-root", default="outputs", show_default=True, help="Where the runs' folders are.")
+def report(runs: tuple[str, ...], outputs_root: str) -> None:
+    """Make the first RUN's report.html again from what is stored, beside the other RUNs."""
+    from drywall_seg.config import resolve_config, resolve_path
+    from drywall_seg.data.manifest import prepare
+    from drywall_seg.runs import read_json, run_folder
+    from drywall_seg.visualization.report import write_report
+
+    first, *others = (run_folder(resolve_path(outputs_root), name) for name in runs)
+    config = resolve_config(**read_json(first / "config.json"))
+    click.echo(write_report(config, prepare(config), others))
+
+
+@main.command()
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(min=1), help="Rounds that are timed.")
 def benchmark(repeats: int) -> None:
     """Time the compact model beside CLIPSeg's of full size (random weights): one photo, two sentences."""

@@ -14,6 +14,7 @@ CLIPSEG = "CIDAS/clipseg-rd64-refined"
 SPLITS = ("photo", "image", "publisher")
 TRAINABLE = r"decoder(\+[1-9]\d*)?|all"
 STARTS = ("model", "imagenet")
+THRESHOLD_RULES = ("max mean Dice", "recall at a false-alarm budget")
 
 _TEXT = (str, bool, "a text")
 _SIDE = (int, lambda v: v >= 64 and v % 32 == 0, "a multiple of 32 from 64 up")
@@ -35,6 +36,8 @@ CHECKS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "trainable": (str, lambda v: re.fullmatch(TRAINABLE, v), "decoder, decoder+K (K blocks of the encoder) or all"),
     "negative_share": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
     "threshold": (float, lambda v: 0 <= v <= 1, "from 0 to 1"),
+    "threshold_rule": (str, THRESHOLD_RULES.__contains__, f"one of {', '.join(THRESHOLD_RULES)}"),
+    "false_alarm_budget": (float, lambda v: 0 <= v <= 1, "from 0 to 1"),
     "start": (str, STARTS.__contains__, f"one of {', '.join(STARTS)}"),
     "paraphrases": _SWITCH,
     "ema_decay": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
@@ -66,6 +69,11 @@ class RunConfig:
     negative_share: float = 0.15
     threshold: float | None = None
     """None: chosen on val for each label. Else from 0 to 1, for all labels."""
+
+    threshold_rule: str = THRESHOLD_RULES[0]
+    """How thresholds are chosen on val."""
+    false_alarm_budget: float = 0.005
+    """For the second rule: largest mean share of the pixels without target that may be masked."""
 
     # The recipe: only presets set these.
     train_size: int | None = None

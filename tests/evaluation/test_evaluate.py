@@ -1,28 +1,26 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from drywall_seg.config import resolve_config
 from drywall_seg.data.manifest import prepare
 from drywall_seg.data.splits import leak_report, photo_hash
+from drywall_seg.evaluation.collect import collect_histograms, unseen_rows
 from drywall_seg.evaluation.evaluate import (
-    collect_histograms,
-    collect_presence,
+    TABLES,
     evaluate,
     evaluate_run,
     metrics_table,
-    score_validation,
-    unseen_rows,
+    read_results,
 )
 from drywall_seg.evaluation.metrics import counts_at, dice, iou, mask_counts, summarise
-from drywall_seg.images import read_image, read_mask
+from drywall_seg.evaluation.thin import CRACK_SCORES, LINE_SCORES, joint_line_scores
+from drywall_seg.images import read_mask
 from drywall_seg.inference import Predictor
 from drywall_seg.inference.torch_backend import TorchBackend
 from drywall_seg.models.compact import new_compact
-from drywall_seg.paraphrases import held_out_absent
-from drywall_seg.prompts import LABELS, canonical_prompt
+from drywall_seg.prompts import canonical_prompt
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +29,7 @@ def predictor():
 
 
 def test_scores_are_those_of_each_photo_predicted_alone(predictor, sample_manifest, tmp_path):
-    table = evaluate(predictor, sample_manifest, "test", tmp_path / "masks")
+    table, _ = evaluate(predictor, sample_manifest, "test", tmp_path / "masks")
     rows = sample_manifest.rows("test")
     assert len(table) == len(rows)
     by_key = {(r.image_id, r.label): r for r in table.itertuples(index=False)}
@@ -51,29 +49,9 @@ def test_scores_are_those_of_each_photo_predicted_alone(predictor, sample_manife
 
 def test_histograms_give_the_same_counts_as_the_masks(predictor, sample_manifest):
     rows, histograms = collect_histograms(predictor, sample_manifest, sample_manifest.rows("val"))
-    table = evaluate(predictor, sample_manifest, "val", threshold=0.2)
+    table, _ = evaluate(predictor, sample_manifest, "val", threshold=0.2)
     assert rows.image_id.tolist() == table.image_id.tolist()
     assert np.array_equal(counts_at(histograms, 0.2), table[["tp", "fp", "fn"]].to_numpy())
-
-
-def test_each_image_is_encoded_once_whatever_its_labels(sample_manifest):
-    backend = TorchBackend(new_compact(64))
-    encoded = []
-    original = backend.encode_images
-    backend.encode_images = lambda pixels: encoded.append(len(pixels)) or original(pixels)
-    rows = sample_manifest.table[sample_manifest.table.image_id.duplicated(keep=False)]
-    assert rows.label.nunique() == 2
-    collect_histograms(Predictor(backend), sample_manifest, rows)
-    assert sum(encoded) == rows.image_id.nunique() == len(rows) / 2
-
-
-def test_thresholds_come_from_val_unless_one_is_given(predictor, sample_manifest):
-    thresholds, summary = score_validation(predictor, sample_manifest)
-    assert summary["labels"]["crack"]["threshold"] == thresholds["crack"]
-    fixed, worse = score_validation(predictor, sample_manifest, threshold=0.5)
-    assert set(fixed.values()) == {0.5}
-    for label, values in summary["labels"].items():
-        assert values["mean_dice"] >= worse["labels"][label]["mean_dice"]
 
 
 def test_an_evaluated_run_has_its_files(project):
@@ -82,15 +60,38 @@ def test_an_evaluated_run_has_its_files(project):
     folder = project / "outputs" / "mine"
     (folder / "masks").mkdir(parents=True)
     (folder / "masks" / "of_an_earlier_evaluation.png").touch()
-    metrics, per_image = evaluate_run(config, manifest)
+    metrics, tables = evaluate_run(config, manifest)
     assert json.loads((folder / "metrics.json").read_text()) == metrics
-    stored = pd.read_csv(folder / "per_image.csv")
-    assert summarise(stored) == {name: metrics[name] for name in ("overall", "labels")}
+    per_image = tables["per_image"]
+    assert summarise(per_image)["overall"] == metrics["overall"]
+    for label, values in summarise(per_image)["labels"].items():
+        assert values.items() <= metrics["labels"][label].items()
     assert len(list((folder / "masks").iterdir())) == len(per_image) == len(manifest.rows("test"))
     assert metrics_table(metrics).label.tolist() == ["crack", "taping_area", "joint_line", "overall"]
-    photo = read_image(manifest.image_file(manifest.rows("test").iloc[0]))
-    assert read_mask(folder / "masks" / per_image.mask_file[0]).shape
-    assert photo.ndim == 3
+    assert {path.stem for path in (folder / TABLES).iterdir()} == set(tables) - {"per_image"}
+    assert all(len(table) for table in tables.values())
+    assert set(tables["sweep"].split) == {"val", "test"} and len(tables["sweep"]) == 2 * 3 * 99
+    assert set(metrics["seconds"]) == {"scoring", "sweep over val", "prompt tests", "other sizes", "runtime"}
+    with pytest.raises(FileNotFoundError, match="run 03_evaluate"):
+        read_results(project / "outputs" / "another")
+
+
+def test_centre_lines_are_scored_against_joint_lines_whatever_was_asked_for(predictor, sample_manifest):
+    table, _ = evaluate(predictor, sample_manifest, "test")
+    with_lines = set(table.image_id[table.label == "joint_line"])
+    scored = table[LINE_SCORES].notna().all(axis=1)
+    expected = (table.label == "joint_line") | ((table.label == "taping_area") & table.image_id.isin(with_lines))
+    assert (scored == expected).all()
+    assert (table[CRACK_SCORES].notna().all(axis=1) == (table.label == "crack")).all()
+    row = table[(table.label == "taping_area") & scored].iloc[0]
+    records = sample_manifest.table[sample_manifest.table.image_id == row.image_id]
+    lines = read_mask(sample_manifest.mask_file(records[records.label == "joint_line"].iloc[0]))
+    photo = sample_manifest.image_file(records.iloc[0])
+    (alone,) = predictor.predict(photo, [canonical_prompt("taping_area")])
+    assert joint_line_scores(alone.mask, lines)["joint_line_f1"] == pytest.approx(row.joint_line_f1, abs=0.02)
+    summary = summarise(table)["labels"]
+    assert summary["taping_area"]["n_joint_line_truth"] == len(with_lines)
+    assert "mean_cldice" in summary["crack"] and "mean_cldice" not in summary["joint_line"]
 
 
 def test_a_split_without_images(predictor, sample_manifest):
@@ -100,7 +101,7 @@ def test_a_split_without_images(predictor, sample_manifest):
         sample_manifest.folder,
         sample_manifest.info,
     )
-    table = evaluate(predictor, empty, "test")
+    table, _ = evaluate(predictor, empty, "test")
     assert table.empty
     assert summarise(table) == {"overall": None, "labels": {}}
 
@@ -110,7 +111,7 @@ def test_photographs_that_the_model_knows_are_left_out(predictor, sample_manifes
     knowing = Predictor(predictor.backend)
     knowing.backend.trained_on = frozenset({photo_hash(name) for name in known} | {"another"})
     try:
-        table = evaluate(knowing, sample_manifest, "test")
+        table, _ = evaluate(knowing, sample_manifest, "test")
         assert unseen_rows(knowing, sample_manifest, "test")[1] == 2
         assert not set(known) & set(table.photo_id)
         assert set(table.photo_id) | set(known) == set(sample_manifest.rows("test").photo_id)
@@ -118,16 +119,3 @@ def test_photographs_that_the_model_knows_are_left_out(predictor, sample_manifes
         assert report.n_leaked.sum() == sample_manifest.rows("test").photo_id.isin(known).sum()
     finally:
         knowing.backend.trained_on = frozenset()
-
-
-def test_presence_asks_for_what_is_there_and_for_what_is_not(predictor, sample_manifest):
-    asked = []
-    original = predictor.predict
-    watched = Predictor(predictor.backend)
-    watched.predict = lambda image, prompts: asked.extend(prompts) or original(image, prompts)
-    rows = sample_manifest.rows("val")
-    present, absent = collect_presence(watched, sample_manifest, rows, seed=42, n_images=3)
-    assert len(present) + len(absent) == len(asked)
-    assert {canonical_prompt(label) for label in LABELS} <= set(asked)
-    assert not set(asked) & {*held_out_absent()}
-    assert (present >= 0).all() and (absent <= 1).all()

@@ -26,11 +26,13 @@ def run(tmp_path):
         ["a", "p", "", "absent", "segment elephant", 0.1, 0.0004, None],
     ]
     columns = ["image_id", "photo_id", "label", "asked", "prompt", "presence", "area", "iou"]
-    pd.DataFrame(questions, columns=columns).to_csv(tmp_path / "questions.csv", index=False)
+    (tmp_path / "tables").mkdir()
+    table = pd.DataFrame(questions, columns=columns).assign(iou_with_right=None)
+    table.to_csv(tmp_path / "tables" / "questions.csv", index=False)
     sizes = [["crack", 0, 9, 0.5, None], ["crack", 256, 9, 0.4, None]]
     sizes += [["joint_line", 0, 9, 0.5, 0.96], ["joint_line", 256, 9, 0.4, 0.95]]
-    columns = ["label", "side", "n_images", "mean_iou", "mean_line_f1"]
-    pd.DataFrame(sizes, columns=columns).to_csv(tmp_path / "sizes.csv", index=False)
+    columns = ["label", "side", "n_images", "mean_iou", "mean_joint_line_f1"]
+    pd.DataFrame(sizes, columns=columns).to_csv(tmp_path / "tables" / "sizes.csv", index=False)
     return tmp_path
 
 

@@ -18,7 +18,7 @@ from drywall_seg.config import RunConfig, resolve_model, run_folder_of
 from drywall_seg.data.dataset import PromptedDataset
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.data.splits import photo_hash
-from drywall_seg.evaluation.evaluate import collect_presence, score_validation, unseen_rows
+from drywall_seg.evaluation.collect import collect_presence, score_validation, unseen_rows
 from drywall_seg.evaluation.thresholds import choose_presence_cut
 from drywall_seg.inference.predict import THRESHOLDS_FILE, Predictor
 from drywall_seg.inference.torch_backend import TorchBackend, default_device, device_name, half_precision
@@ -190,7 +190,7 @@ def _validate(
 ) -> tuple[dict[str, Any], float, bool]:
     """Scores val, and makes the checkpoint where the score is above the best so far; says whether it did."""
     predictor = Predictor(TorchBackend(segmenter))
-    thresholds, summary = score_validation(predictor, manifest, threshold=config.threshold)
+    thresholds, summary = score_validation(predictor, manifest, config)
     row = {
         f"val_{label}_{name}": values[name]
         for label, values in {**summary["labels"], "overall": summary["overall"] or {}}.items()
@@ -201,7 +201,7 @@ def _validate(
     score = (overall["mean_iou"] + overall["mean_dice"]) / 2 if overall else 0.0
     kept = score > best or not overall
     if kept:
-        how = "given" if config.threshold is not None else "largest mean Dice over val's images"
+        how = "given" if config.threshold is not None else f"on val: {config.threshold_rule}"
         trained = manifest.rows("train").photo_id.unique() if config.epochs else ()
         with whole_folder(folder / CHECKPOINT) as partial:
             segmenter.save(partial)

@@ -36,11 +36,11 @@ def collect_results(run_folder: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: If the run has not been evaluated.
     """
-    questions = summarise_questions(pd.read_csv(run_folder / "questions.csv").fillna({"label": ""}))
+    questions = summarise_questions(pd.read_csv(run_folder / "tables" / "questions.csv").fillna({"label": ""}))
     return {
         "metrics": read_json(run_folder / "metrics.json"),
         "questions": _records(questions),
-        "sizes": _records(pd.read_csv(run_folder / "sizes.csv")),
+        "sizes": _records(pd.read_csv(run_folder / "tables" / "sizes.csv")),
         "device": read_json(run_folder / "environment.json")["device"],
     }
 
@@ -49,7 +49,7 @@ def score_table(results: dict[str, Any]) -> str:
     """Returns the scores as a Markdown table, one row a label."""
     rows = []
     for label, values in results["metrics"]["labels"].items():
-        scores = [_with_interval(values, f"mean_{name}") for name in ("iou", "dice", "line_f1")]
+        scores = [_with_interval(values, f"mean_{name}") for name in ("iou", "dice", "joint_line_f1")]
         rows.append([f"`{label}`", TRUTH[label], values["n_images"], values["n_photographs"], *scores])
     head = ["label", "truth", "images", "photographs", "mean IoU", "mean Dice", "centre-line F1"]
     return _markdown(head, rows)
@@ -69,7 +69,7 @@ def size_table(results: dict[str, Any]) -> str:
     """Returns the scores on resized photos as a Markdown table; F1 of the centre line for joint lines, else IoU."""
     cells: dict[str, dict[int, str]] = {}
     for row in results["sizes"]:
-        value = row["mean_iou"] if row["mean_line_f1"] is None else row["mean_line_f1"]
+        value = row["mean_iou"] if row["mean_joint_line_f1"] is None else row["mean_joint_line_f1"]
         cells.setdefault(row["label"], {})[row["side"]] = f"{value:.3f}"
     sides = sorted({row["side"] for row in results["sizes"]})
     names = {"joint_line": "centre-line F1"}

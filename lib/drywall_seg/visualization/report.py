@@ -1,0 +1,199 @@
+"""The report of a run: one HTML file that needs nothing else, from what the run has stored."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from drywall_seg.config import RunConfig, resolve_config, run_folder_of
+from drywall_seg.data.manifest import Manifest
+from drywall_seg.evaluation.breakdowns import FEW_PHOTOGRAPHS
+from drywall_seg.evaluation.compare import compare_runs
+from drywall_seg.evaluation.evaluate import read_results
+from drywall_seg.evaluation.reference import REFERENCE_PROTOCOL, reference_table
+from drywall_seg.evaluation.robustness import summarise_questions
+from drywall_seg.prompts import LABELS, canonical_prompt
+from drywall_seg.runs import read_json, whole_file
+from drywall_seg.visualization.charts import plot_calibration, plot_precision_recall, plot_presence, plot_sweep
+from drywall_seg.visualization.html import picture, render, section, table_of
+from drywall_seg.visualization.panels import plot_grid, run_examples
+
+TRUTH = {
+    "crack": "the export's polygons, RLE and boxes",
+    "taping_area": "the export's filled boxes",
+    "joint_line": "bands along hand-drawn centre lines",
+}
+
+
+def write_report(config: RunConfig, manifest: Manifest, others: Sequence[Path] = ()) -> Path:
+    """Writes `report.html` into an evaluated run's folder and returns its path.
+
+    Args:
+        config: The run's.
+        manifest: The data that it was evaluated on, for the pictures.
+        others: Folders of runs to compare with.
+
+    Raises:
+        FileNotFoundError: If one of the runs was not evaluated.
+    """
+    folder = run_folder_of(config)
+    metrics, tables = read_results(folder)
+    sections = [
+        _runs(folder, metrics, tables, others),
+        *_curves(metrics, tables),
+        *_breakdowns(tables),
+        *_questions(metrics, tables),
+        *_pictures(config, manifest, tables),
+        *_making(config, folder, metrics, tables),
+    ]
+    path = folder / "report.html"
+    with whole_file(path) as partial:
+        text = render("report", name=folder.name, metrics=metrics, headline=_headline(metrics), sections=sections)
+        partial.write_text(text, encoding="utf-8")
+    return path
+
+
+def _headline(metrics: dict[str, Any]) -> list[dict[str, str]]:
+    boxes = []
+    for label, values in metrics["labels"].items():
+        name = "mean_joint_line_f1" if label == "joint_line" else "mean_iou"
+        bounds = values["interval_95"][name]
+        boxes.append(
+            {
+                "label": canonical_prompt(label),
+                "value": f"{values[name]:.3f}",
+                "score": "mean centre-line F1" if label == "joint_line" else "mean IoU over images",
+                "interval": f"{bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else "",
+                "n": f"{values['n_images']} images of {values['n_photographs']} photographs",
+                "truth": TRUTH[label],
+            }
+        )
+    return boxes
+
+
+def _runs(folder: Path, metrics: dict[str, Any], tables: dict[str, pd.DataFrame], others: Sequence[Path]) -> dict:
+    """The table of runs, the paired differences, and the reference report's own table."""
+    read = {folder.name: (metrics, tables)} | {other.name: read_results(other) for other in others}
+    rows = []
+    for name, (about, _) in read.items():
+        for label, values in [*about["labels"].items(), ("overall", about["overall"])]:
+            if values:
+                score = {key: values.get(key) for key in ("n_images", "n_photographs", "mean_iou", "mean_dice")}
+                rows.append({"run": name, "split": about["split"], "label": label, **score, **_thin(values)})
+    shown = [table_of(pd.DataFrame(rows))]
+    for other in others:
+        differences = compare_runs(tables["per_image"], read[other.name][1]["per_image"])
+        shown.append(table_of(differences.assign(ours=folder.name, theirs=other.name)))
+    text = (
+        "Means over images. The last table is the reference report's own, not measured here: "
+        + REFERENCE_PROTOCOL
+        + "."
+    )
+    return section("Runs", text, [*shown, table_of(reference_table())])
+
+
+def _thin(values: dict[str, Any]) -> dict[str, Any]:
+    names = {
+        "mean_cldice": "clDice",
+        "mean_tolerance_f1_2px": "F1 within 2 px",
+        "mean_tolerance_f1_4px": "F1 within 4 px",
+        "mean_boundary_f1": "boundary F1",
+        "mean_joint_line_f1": "centre-line F1 against joint_line",
+        "n_joint_line_truth": "images with joint_line truth",
+        "wrong_prompt_area": "area for another label's sentence",
+        "expected_calibration_error": "calibration error",
+    }
+    return {shown: values.get(name) for name, shown in names.items()}
+
+
+def _curves(metrics: dict[str, Any], tables: dict[str, pd.DataFrame]) -> list[dict]:
+    thresholds = {label: v["threshold"] for label, v in metrics["labels"].items() if v["threshold"] is not None}
+    sweep = plot_sweep(tables["sweep"], thresholds)
+    pixels = plot_precision_recall(tables["precision_recall"], thresholds), plot_calibration(tables["calibration"])
+    alts = "Precision against recall for each label", "Share of target pixels against mean probability for each label"
+    return [
+        section(
+            "Thresholds",
+            "Chosen on val, one a label; dots mark those in use. Raw masks. On test the sweep chooses nothing.",
+            charts=[picture(sweep, "Mean Dice by threshold, on val and on test")],
+        ),
+        section(
+            "Precision, recall, calibration",
+            "Of the raw probabilities' pixels on test, pooled over images.",
+            charts=[picture(figure, alt) for figure, alt in zip(pixels, alts, strict=True)],
+        ),
+    ]
+
+
+def _breakdowns(tables: dict[str, pd.DataFrame]) -> list[dict]:
+    table = tables["breakdowns"]
+    few = table.few_photographs.astype(bool)
+    text = f"Delivered masks on test. Grey: fewer than {FEW_PHOTOGRAPHS} photographs, which say little."
+    return [section("Breakdowns", text, [table_of(table.drop(columns="few_photographs"), few)])]
+
+
+def _questions(metrics: dict[str, Any], tables: dict[str, pd.DataFrame]) -> list[dict]:
+    roc = tables["presence_roc"]
+    area = metrics["presence_roc_auc"]
+    text = (
+        "A seeded sample of test photos, asked in words that training never saw, for labels and things that are not "
+        "there. Area is the share of the photo that is masked."
+    )
+    detector = f" Presence as a detector: area under the curve {area:.3f}." if area is not None else ""
+    charts = [picture(plot_presence(roc, metrics["presence_cut"]), "Presence as a detector")] if len(roc) else []
+    return [
+        section("Other sentences", text + detector, [table_of(summarise_questions(tables["questions"]))], charts),
+        section("Other sizes", "Val photos, resized; side 0: as they are.", [table_of(tables["sizes"])]),
+    ]
+
+
+def _pictures(config: RunConfig, manifest: Manifest, tables: dict[str, pd.DataFrame]) -> list[dict]:
+    per_image = tables["per_image"]
+    pixels = per_image.width * per_image.height
+    table = per_image.assign(false_alarm=per_image.fp / pixels, missed=per_image.fn / pixels)
+    columns = ["image_id", "label", "iou", "false_alarm", "missed", "presence"]
+    lists = {
+        "Lowest IoU": table.nsmallest(10, "iou"),
+        "Largest false alarms (share of the photo)": table.nlargest(10, "false_alarm"),
+        "Largest misses (share of the photo)": table.nlargest(10, "missed"),
+    }
+    examples = run_examples(config, manifest)
+    panels = [
+        picture(
+            plot_grid([cells for owner, _, cells in examples if owner == label], 2.8), f"Examples of {label}", "jpeg"
+        )
+        for label in LABELS
+        if any(owner == label for owner, _, _ in examples)
+    ]
+    about = "The best, the median and the worst image of each label by IoU."
+    failures = [section(name, tables=[table_of(rows[columns])]) for name, rows in lists.items()]
+    return [section("Pictures", about, charts=panels), *failures]
+
+
+def _making(config: RunConfig, folder: Path, metrics: dict[str, Any], tables: dict[str, pd.DataFrame]) -> list[dict]:
+    text = "Seconds a photo of one sentence, after a warm-up; the model apart from reading, resizing and writing."
+    passes = pd.DataFrame(metrics["seconds"].items(), columns=["evaluation", "seconds"])
+    footprint = pd.DataFrame(metrics["footprint"].items(), columns=["footprint", "value"])
+    about = read_json(folder / "environment.json")
+    versions = about.pop("packages")
+    environment = pd.DataFrame([*about.items(), *versions.items()], columns=["environment", "value"])
+    settings = pd.DataFrame(config.to_dict().items(), columns=["setting", "value"])
+    return [
+        section("Cost", text, [table_of(tables["runtime"]), table_of(footprint), table_of(passes)]),
+        section("Settings and environment", tables=[table_of(settings), table_of(environment)]),
+        section("Made by", code="\n".join(commands(config, folder))),
+    ]
+
+
+def commands(config: RunConfig, folder: Path) -> list[str]:
+    """Returns the command lines that make a run's results."""
+    preset = resolve_config(preset=config.preset).to_dict()
+    fixed = ("preset", "run_name")
+    given = {n: v for n, v in config.to_dict().items() if v is not None and v != preset[n] and n not in fixed}
+    options = " ".join(f"-p {name} {value}" for name, value in {"preset": config.preset, **given}.items())
+    train = [f"drywall-seg train {options} --run-name {folder.name}"] if (folder / "history.csv").is_file() else []
+    return [
+        *train,
+        f"drywall-seg run 03_evaluate {options if not train else ''} --run-name {folder.name}".replace("  ", " "),
+    ]
