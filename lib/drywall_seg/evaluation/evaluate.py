@@ -13,7 +13,7 @@ from drywall_seg.evaluation.breakdowns import break_down
 from drywall_seg.evaluation.collect import KEPT, collect_histograms, predict_rows, unseen_rows
 from drywall_seg.evaluation.curves import calibration, expected_calibration_error, precision_recall, presence_roc
 from drywall_seg.evaluation.metrics import mask_counts, score_histogram, score_rows, summarise
-from drywall_seg.evaluation.robustness import ask_otherwise, prompt_warnings, resize_photos
+from drywall_seg.evaluation.robustness import ask_otherwise, prompt_warnings, resize_photos, sample_images
 from drywall_seg.evaluation.runtime import footprint, measure_runtime
 from drywall_seg.evaluation.thin import CRACK_SCORES, LINE_SCORES, crack_scores, joint_line_scores
 from drywall_seg.evaluation.thresholds import sweep_table
@@ -21,6 +21,7 @@ from drywall_seg.images import read_mask
 from drywall_seg.inference.files import OutputNames
 from drywall_seg.inference.predict import Predictor, to_levels
 from drywall_seg.inference.torch_backend import device_name
+from drywall_seg.prompts import TASK_LABELS
 from drywall_seg.runs import environment, read_json, write_csv, write_json, write_mask
 
 TABLES = "tables"
@@ -33,6 +34,8 @@ def evaluate(
     masks_folder: Path | None = None,
     batch_size: int = 8,
     threshold: float | None = None,
+    n_images: int = 0,
+    seed: int = 42,
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Scores the delivered masks of a split, one row per (image, label), without photographs that the model knows.
 
@@ -43,6 +46,8 @@ def evaluate(
         masks_folder: Where to write the masks; None to keep none.
         batch_size: Images encoded at once.
         threshold: For all labels, in place of the predictor's.
+        n_images: Of the task's labels, a sample with as many of each; 0 for all rows.
+        seed: Of the sample.
 
     Returns:
         A table with the manifest's columns `collect.KEPT`, prompt, threshold, presence, tp, fp, fn, mask_file (its
@@ -53,6 +58,8 @@ def evaluate(
     results, histograms = [], []
     names = OutputNames()
     rows, _ = unseen_rows(predictor, manifest, split)
+    if n_images:
+        rows = sample_images(rows[rows.label.isin(TASK_LABELS)], seed, n_images // len(TASK_LABELS))
     lines = {row.image_id: manifest.mask_file(row) for row in rows[rows.label == "joint_line"].itertuples()}
     for row, prediction, target in predict_rows(predictor, manifest, rows, batch_size, threshold):
         histograms.append(score_histogram(to_levels(prediction.probs), target))
@@ -90,7 +97,15 @@ def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any],
     folder, predictor = run_folder_of(config), run_predictor(config)
     seconds: dict[str, float] = {}
     started = time.perf_counter()
-    per_image, histograms = evaluate(predictor, manifest, "test", folder / "masks", threshold=config.threshold)
+    per_image, histograms = evaluate(
+        predictor,
+        manifest,
+        "test",
+        folder / "masks",
+        threshold=config.threshold,
+        n_images=config.test_images,
+        seed=config.seed,
+    )
     seconds["scoring"] = time.perf_counter() - started
     for mask in set((folder / "masks").glob("*.png")) - {folder / "masks" / name for name in per_image.mask_file}:
         mask.unlink()  # of an earlier evaluation

@@ -80,11 +80,11 @@ def summarise(per_image: pd.DataFrame) -> dict[str, Any]:
 
     Returns:
         `overall` and `labels`, each with n_images, n_photographs, n_empty_target (images without any target, which
-        score 1 where the mask is empty too and 0 where not), n_empty_right (those that score 1), threshold (None
-        where the rows have several), mean_iou, mean_dice (means over images), pooled_iou, pooled_dice (of the
-        summed counts), for labels the means of the scores of `thin.py` that their rows have, with
-        n_joint_line_truth, the images that have such a truth, and interval_95: bounds of each mean, from
-        bootstrapped photographs. An empty table has `overall` None.
+        score 1 where the mask is empty too and 0 where not), n_empty_right (those that score 1), n_empty_mask (images
+        where nothing was found), threshold (None where the rows have several), mean_iou, mean_dice (means over
+        images), pooled_iou, pooled_dice (of the summed counts), for labels the means of the scores of `thin.py` that
+        their rows have, with n_joint_line_truth, the images that have such a truth, and interval_95: bounds of each
+        mean, from bootstrapped photographs. An empty table has `overall` None.
     """
     if per_image.empty:
         return {"overall": None, "labels": {}}
@@ -108,6 +108,7 @@ def _summary(rows: pd.DataFrame, scores: list[str]) -> dict[str, Any]:
         "n_photographs": int(rows.photo_id.nunique()),
         "n_empty_target": len(empty),
         "n_empty_right": int((empty.fp == 0).sum()),
+        "n_empty_mask": int((rows.tp + rows.fp == 0).sum()),
         "threshold": float(thresholds[0]) if len(thresholds) == 1 else None,
         **{f"mean_{name}": float(known[name].mean()) for name, known in having.items()},
         **({"n_joint_line_truth": len(having["joint_line_f1"])} if "joint_line_f1" in having else {}),

@@ -143,6 +143,7 @@ def _training_data(segmenter: Segmenter, manifest: Manifest, config: RunConfig) 
         degrade_share=config.degrade_share,
         joint_line_repeats=config.joint_line_repeats,
         paraphrases=config.paraphrases,
+        balance_labels=config.balance_labels,
     )
 
 
