@@ -27,12 +27,18 @@ demo: setup
 	@echo; echo "masks    outputs/demo/masks/"; echo "panels   outputs/demo/panels/"; echo "metrics  outputs/demo/metrics.json"
 	@ls outputs/demo/masks | head -3; ls outputs/demo/panels; cat outputs/demo/metrics.json | head -30
 
-# The README's picture: the median test image of each label of the demo run.
+# Pictures of README and model card: the median test image of each label, of the demo run and of the shipped model.
+PICTURE = $(BIN)/python -c "from drywall_seg.config import run_config; from drywall_seg.data.manifest import prepare; \
+  from drywall_seg.visualization import panels as p; c = run_config(run_name='$(1)'); \
+  median = [cells for _, rank, cells in p.run_examples(c, prepare(c)) if rank == 'median']; \
+  p.save_figure(p.plot_grid(median, cell_inches=2.6), '$(2)')"
+
 docs/example.png: demo
-	$(BIN)/python -c "from drywall_seg.config import run_config; from drywall_seg.data.manifest import prepare; \
-	  from drywall_seg.visualization import panels as p; c = run_config(run_name='demo'); \
-	  median = [cells for _, rank, cells in p.run_examples(c, prepare(c)) if rank == 'median']; \
-	  p.save_figure(p.plot_grid(median, cell_inches=2.6), '$@')"
+	$(call PICTURE,demo,$@)
+
+docs/compact.png: setup
+	$(BIN)/drywall-seg run 03_evaluate -p model compact -p data_root data/sample --run-name compact-sample
+	$(call PICTURE,compact-sample,$@)
 
 # How much faster than CLIPSeg the compact model is, here.
 benchmark: setup
