@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from drywall_seg.config import resolve_config
 from drywall_seg.data.manifest import prepare
 from drywall_seg.data.splits import leak_report, photo_hash
-from drywall_seg.evaluation.collect import collect_histograms, unseen_rows
+from drywall_seg.evaluation.collect import collect_histograms, predict_rows, unseen_rows
 from drywall_seg.evaluation.evaluate import (
     TABLES,
     evaluate,
@@ -16,6 +17,7 @@ from drywall_seg.evaluation.evaluate import (
 )
 from drywall_seg.evaluation.metrics import counts_at, dice, iou, mask_counts, summarise
 from drywall_seg.evaluation.thin import CRACK_SCORES, LINE_SCORES, joint_line_scores
+from drywall_seg.evaluation.thresholds import sweep_table
 from drywall_seg.images import read_mask
 from drywall_seg.inference import Predictor
 from drywall_seg.inference.torch_backend import TorchBackend
@@ -47,11 +49,25 @@ def test_scores_are_those_of_each_photo_predicted_alone(predictor, sample_manife
     assert table.mask_file.is_unique
 
 
-def test_histograms_give_the_same_counts_as_the_masks(predictor, sample_manifest):
+def test_histograms_give_the_counts_of_the_masks_at_every_threshold(predictor, sample_manifest):
     rows, histograms = collect_histograms(predictor, sample_manifest, sample_manifest.rows("val"))
-    table, _ = evaluate(predictor, sample_manifest, "val", threshold=0.2)
-    assert rows.image_id.tolist() == table.image_id.tolist()
-    assert np.array_equal(counts_at(histograms, 0.2), table[["tp", "fp", "fn"]].to_numpy())
+    answers = predict_rows(predictor, sample_manifest, sample_manifest.rows("val"))
+    for (row, answer, target), histogram, kept in zip(answers, histograms, rows.itertuples(), strict=True):
+        assert (row.image_id, row.label) == (kept.image_id, kept.label)
+        levels = np.rint(answer.probs.astype(np.float64) * 255)
+        for number in range(1, 100):
+            mask = levels >= math.ceil(255 * (number / 100))
+            assert tuple(counts_at(histogram, number / 100)) == mask_counts(mask, target)
+
+
+def test_the_sweep_runs_the_model_once_an_image_and_prompt(sample_manifest):
+    backend = TorchBackend(new_compact(64))
+    decoded = []
+    original = backend.decode
+    backend.decode = lambda features, images, texts: decoded.append(len(images)) or original(features, images, texts)
+    rows, histograms = collect_histograms(Predictor(backend), sample_manifest, sample_manifest.rows("val"))
+    assert len(sweep_table(rows, histograms)) == 99 * rows.label.nunique()
+    assert sum(decoded) == len(sample_manifest.rows("val"))
 
 
 def test_an_evaluated_run_has_its_files(project):
