@@ -54,7 +54,7 @@ def test_histograms_give_the_counts_of_the_masks_at_every_threshold(predictor, s
     answers = predict_rows(predictor, sample_manifest, sample_manifest.rows("val"))
     for (row, answer, target), histogram, kept in zip(answers, histograms, rows.itertuples(), strict=True):
         assert (row.image_id, row.label) == (kept.image_id, kept.label)
-        levels = np.rint(answer.probs.astype(np.float64) * 255)
+        levels = np.rint(answer.probs * np.float32(255))
         for number in range(1, 100):
             mask = levels >= math.ceil(255 * (number / 100))
             assert tuple(counts_at(histogram, number / 100)) == mask_counts(mask, target)
