@@ -86,6 +86,11 @@ def test_hashes_are_stable_and_blind_to_case_and_punctuation():
     assert hash_text("crack", 4096)[:3] == [1243, 3474, 1745]  # crc32 of "<crack>", "<cr" and "cra", modulo 4096
 
 
+def test_function_words_do_not_matter_unless_there_is_nothing_else():
+    assert hash_text("can you find the crack for me?", 4096) == hash_text("find crack", 4096)
+    assert hash_text("is it?", 4096) != hash_text("the", 4096)
+
+
 def test_an_inflected_word_shares_most_of_its_pieces():
     crack, cracks, dog = (set(hash_text(word, 4096)) for word in ("crack", "cracks", "dog"))
     assert len(crack & cracks) >= len(crack) / 2

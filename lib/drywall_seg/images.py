@@ -134,8 +134,11 @@ class Letterbox:
 
 def normalise(canvas: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     """Turns uint8 (S, S, 3) into a model's float32 (3, S, S); mean and std are in units of [0, 1]."""
-    scaled = (canvas.astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
-    return np.ascontiguousarray(scaled.transpose(2, 0, 1), np.float32)
+    scaled = np.ascontiguousarray(canvas.transpose(2, 0, 1)).astype(np.float32)  # turned first: in place from here on
+    scaled /= 255
+    scaled -= np.float32(mean)[:, None, None]
+    scaled /= np.float32(std)[:, None, None]
+    return scaled
 
 
 def list_images(folder: Path) -> list[Path]:

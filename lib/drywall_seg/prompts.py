@@ -29,6 +29,12 @@ ABSENT_LABELS = {
     "joint_line": ("crack",),
 }
 
+FUNCTION_WORDS = frozenset(
+    "a an the of in on to for me you i we my can could would will please is are there this that be any all every with "
+    "at from by it".split()
+)
+"""Words that say nothing of what is asked for; `hash_text` leaves them out."""
+
 ABSENT_THINGS = (
     "segment dog",
     "segment bicycle",
@@ -99,13 +105,14 @@ def slugs(prompts: list[str]) -> list[str]:
 def hash_text(prompt: str, buckets: int) -> list[int]:
     """Hashes a sentence's words and their character n-grams (3 to 5, with word borders) to bucket numbers.
 
-    Case, punctuation and spacing do not matter. crc32 is stable across machines and Python versions; `hash()`
-    is not. After fastText's subwords (Bojanowski et al., 2017, https://arxiv.org/abs/1607.04606).
+    Case, punctuation, spacing and function words do not matter. crc32 is stable across machines and Python versions;
+    `hash()` is not. After fastText's subwords (Bojanowski et al., 2017, https://arxiv.org/abs/1607.04606).
 
     Returns:
         Bucket numbers in [0, buckets), in order, repeated where hashes repeat; never empty.
     """
     words = slug(prompt, max_length=10_000).split("_")
+    words = [word for word in words if word not in FUNCTION_WORDS] or words
     pieces = []
     for word in words:
         bounded = f"<{word}>"

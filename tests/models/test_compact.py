@@ -151,6 +151,16 @@ def test_the_first_stages_can_stay_as_they_are():
     assert trained == {id(p) for name, p in segmenter.named_parameters() if not name.startswith(still)}
 
 
+def test_folded_it_says_the_same_and_stays_as_it_was():
+    segmenter = new_compact(64).train()
+    segmenter(images(), segmenter.encode_prompts(["a", "b"]))  # moves BatchNorm's averages
+    segmenter.trained_on = frozenset({"x"})
+    folded = segmenter.eval().for_inference()
+    assert not [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)] and folded.trained_on == {"x"}
+    assert [m for m in segmenter.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert torch.allclose(logits(segmenter), logits(folded), atol=1e-4)
+
+
 def test_all_trains_everything():
     segmenter = new_compact()
     trained = segmenter.trainable_parameters("all")

@@ -84,7 +84,7 @@ class Predictor:
 
         file = checkpoint_folder(name_or_dir) / THRESHOLDS_FILE
         stored = read_json(file) if file.is_file() else {}
-        backend = TorchBackend(load_segmenter(name_or_dir, image_size), device)
+        backend = TorchBackend(load_segmenter(name_or_dir, image_size).for_inference(), device)
         return cls(backend, stored.get("thresholds"), stored.get("presence_cut", 0.0))
 
     def predict(self, image: Any, prompts: list[str], threshold: float | None = None) -> list[Prediction]:

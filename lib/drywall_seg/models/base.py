@@ -61,6 +61,10 @@ class Segmenter(nn.Module):
         """Returns the image encoder's blocks, from the pixels on."""
         raise NotImplementedError
 
+    def for_inference(self) -> "Segmenter":
+        """Returns what predicts the same and cannot be trained or saved any more; itself where nothing is gained."""
+        return self
+
     def save(self, folder: Path) -> None:
         """Writes `segmenter.json` and `model.safetensors` into an existing folder."""
         raise NotImplementedError
