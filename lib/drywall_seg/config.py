@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from drywall_seg.presets import PRESETS
+from drywall_seg.prompts import LABELS
 from drywall_seg.runs import CHECKPOINT, read_json, run_folder
 
 SPLITS = ("photo", "image", "publisher")
@@ -43,6 +44,9 @@ CHECKS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "ema_decay": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
     "joint_line_repeats": (int, lambda v: v >= 0, "a whole number from 0 up"),
     "balance_labels": _SWITCH,
+    "only_label": (str, LABELS.__contains__, f"one of {', '.join(LABELS)}"),
+    "drop_shared": _SWITCH,
+    "score_known": _SWITCH,
     "test_images": (int, lambda v: v >= 0, "a whole number from 0 up"),
     "crop_min": (float, lambda v: 0 < v <= 1, "above 0 to 1"),
     "degrade_share": (float, lambda v: 0 <= v <= 1, "from 0 to 1"),
@@ -90,6 +94,12 @@ class RunConfig:
     """How often an epoch draws each joint line, of which there are few; 0 leaves them out."""
     balance_labels: bool = False
     """Draw as many samples of each label."""
+    only_label: str | None = None
+    """Train and score this label alone; None for all."""
+    drop_shared: bool = False
+    """Leave the photographs that val or test hold too out of train."""
+    score_known: bool = False
+    """Score photographs that the model was trained on too, as the reference report did: memory, not skill."""
     test_images: int = 0
     """Score a seeded sample of this many test images, as many of each of the task's labels; 0 for all."""
     paraphrases: bool = False

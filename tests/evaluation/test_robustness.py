@@ -3,13 +3,13 @@ import pytest
 
 from drywall_seg.evaluation.robustness import (
     ASKED,
-    _resize,
     ask_otherwise,
     prompt_warnings,
     resize_photos,
     sample_images,
     summarise_questions,
 )
+from drywall_seg.images import read_image
 from drywall_seg.inference import Predictor
 from drywall_seg.inference.torch_backend import TorchBackend
 from drywall_seg.models import load_segmenter
@@ -123,10 +123,17 @@ def test_other_sizes(compact, few):
     assert same == pytest.approx(own.iou.mean())
 
 
-@pytest.mark.parametrize(("shape", "expected"), [((40, 80), (32, 64)), ((80, 40, 3), (64, 32, 3)), ((1, 640), (1, 64))])
-def test_resize(shape, expected):
-    assert _resize(np.zeros(shape, np.uint8), 64).shape == expected
-    assert _resize(np.zeros(shape, np.uint8), 0).shape == shape
+def test_the_photo_itself_is_not_resized_and_copies_are(compact, few, monkeypatch):
+    seen = []
+    original = compact.predict
+    monkeypatch.setattr(compact, "predict", lambda image, prompts: seen.append(image) or original(image, prompts))
+    resize_photos(compact, few, "test", (96,))
+    for row, own, copy in zip(sorted(few.table.image_id.unique()), seen[::2], seen[1::2], strict=True):
+        record = few.table[few.table.image_id == row].iloc[0]
+        assert np.array_equal(own, read_image(few.image_file(record)))
+        assert max(copy.shape[:2]) == 96 and copy.shape[0] / copy.shape[1] == pytest.approx(
+            record.height / record.width, abs=0.02
+        )
 
 
 def test_no_rows(compact, few):

@@ -69,9 +69,12 @@ def collect_histograms(
 
 
 def unseen_rows(predictor: Predictor, manifest: Manifest, split: str) -> tuple[pd.DataFrame, int]:
-    """Returns a split's rows without the photographs that the model was trained on, and how many those were."""
+    """Returns a split's rows without the photographs that the model was trained on, and how many those were.
+
+    With the manifest's `score_known` none are left out.
+    """
     rows = manifest.rows(split)
-    known = known_photographs(rows, predictor.backend.trained_on)
+    known = known_photographs(rows, frozenset() if manifest.score_known else predictor.backend.trained_on)
     return rows[~known].reset_index(drop=True), int(rows.photo_id[known].nunique())
 
 

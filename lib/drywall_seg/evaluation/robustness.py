@@ -2,13 +2,12 @@
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.evaluation.collect import unseen_rows
 from drywall_seg.evaluation.metrics import iou, mask_counts
 from drywall_seg.evaluation.thin import joint_line_scores
-from drywall_seg.images import read_image, read_mask
+from drywall_seg.images import Letterbox, read_image, read_mask
 from drywall_seg.inference.predict import Predictor
 from drywall_seg.paraphrases import held_out_absent, held_out_sentences
 from drywall_seg.prompts import ABSENT_LABELS, LABELS, canonical_prompt
@@ -133,9 +132,10 @@ def resize_photos(predictor: Predictor, manifest: Manifest, split: str, sides: t
         truths = [read_mask(manifest.mask_file(row)) for row in records]
         prompts = [canonical_prompt(row.label) for row in records]
         for side in (0, *sides):
-            answers = predictor.predict(_resize(photo, side), prompts)
+            box = Letterbox.fit(photo.shape[:2], side or max(photo.shape[:2]))
+            answers = predictor.predict(box.resize(photo), prompts)
             for row, answer, truth in zip(records, answers, truths, strict=True):
-                target = _resize(truth, side) >= 128
+                target = box.resize(truth) >= 128
                 result = {"label": row.label, "side": side, "iou": float(iou(*mask_counts(answer.mask, target)))}
                 if row.label == "joint_line":
                     result |= joint_line_scores(answer.mask, target)
@@ -145,12 +145,3 @@ def resize_photos(predictor: Predictor, manifest: Manifest, split: str, sides: t
     return groups.agg(
         n_images=("iou", "size"), mean_iou=("iou", "mean"), mean_joint_line_f1=("joint_line_f1", "mean")
     ).reset_index()
-
-
-def _resize(array: np.ndarray, side: int) -> np.ndarray:
-    """Resizes uint8 (H, W) or (H, W, 3), antialiased; 0 leaves it as it is."""
-    if not side:
-        return array
-    scale = side / max(array.shape[:2])
-    size_wh = tuple(max(1, round(length * scale)) for length in array.shape[1::-1])
-    return np.asarray(Image.fromarray(array).resize(size_wh, Image.Resampling.BICUBIC))
