@@ -20,7 +20,7 @@ CLIPSEG_SIZE, CLIPSEG_TOKENS = 352, 77
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def benchmark(repeats: int = 5, side: int = 640) -> pd.DataFrame:
+def benchmark(repeats: int = 9, side: int = 640) -> pd.DataFrame:
     """Times the compact model against CLIPSeg's, from a photo in memory to two masks of its own size.
 
     CLIPSeg has random weights of rd64-refined's shapes, which cost what the released ones do. No mask of it is

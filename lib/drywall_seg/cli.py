@@ -128,7 +128,7 @@ def report(runs: tuple[str, ...], outputs_root: str) -> None:
 
 
 @main.command()
-@click.option("--repeats", default=5, show_default=True, type=click.IntRange(min=1), help="Rounds that are timed.")
+@click.option("--repeats", default=9, show_default=True, type=click.IntRange(min=1), help="Rounds that are timed.")
 def benchmark(repeats: int) -> None:
     """Time the compact model beside CLIPSeg's of full size (random weights): one photo, two sentences."""
     from drywall_seg.benchmark import benchmark as run_benchmark

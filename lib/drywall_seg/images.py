@@ -133,12 +133,13 @@ class Letterbox:
 
 
 def normalise(canvas: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """Turns uint8 (S, S, 3) into a model's float32 (3, S, S); mean and std are in units of [0, 1]."""
-    scaled = np.ascontiguousarray(canvas.transpose(2, 0, 1)).astype(np.float32)  # turned first: in place from here on
-    scaled /= 255
-    scaled -= np.float32(mean)[:, None, None]
-    scaled /= np.float32(std)[:, None, None]
-    return scaled
+    """Turns uint8 (S, S, 3) into a model's float32 (3, S, S), channels last in memory; mean and std are in [0, 1]."""
+    width = canvas.shape[1]
+    scale, shift = 1 / (255 * np.float64(std)), np.float64(mean) / np.float64(std)
+    rows = canvas.reshape(len(canvas), -1).astype(np.float32)  # whole rows at once: three channels alone are slow
+    rows *= np.tile(np.float32(scale), width)
+    rows -= np.tile(np.float32(shift), width)
+    return rows.reshape(canvas.shape).transpose(2, 0, 1)
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -3,10 +3,13 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from drywall_seg.images import ImageError
 from drywall_seg.inference import Predictor
+from drywall_seg.inference.predict import _presence
 from drywall_seg.prompts import LABELS, canonical_prompt
 
 
@@ -80,6 +83,15 @@ def test_a_mask_below_the_presence_cut_is_empty():
     assert kept.mask.any()
     assert not emptied.mask.any()
     assert np.array_equal(kept.probs, emptied.probs)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 99, 100, 999, 1000, 2001, 5000, 123_456]))
+@settings(max_examples=50, deadline=None)
+def test_presence_is_the_mean_of_the_surest_thousandth(seed, size):
+    rng = np.random.default_rng(seed)
+    logits = rng.integers(-8, 8, size).astype(np.float32) if seed % 2 else rng.normal(size=size).astype(np.float32)
+    surest = np.sort(logits)[-max(1, size // 1000) :]
+    assert _presence(logits) == pytest.approx((1 / (1 + np.exp(-surest))).mean(), rel=1e-6)
 
 
 def test_batches_equal_single_photos():

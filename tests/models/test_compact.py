@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from drywall_seg.models import load_segmenter
-from drywall_seg.models.compact import new_compact
+from drywall_seg.models.compact import WIDTH, new_compact
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,9 @@ def test_folded_it_says_the_same_and_stays_as_it_was():
     segmenter(images(), segmenter.encode_prompts(["a", "b"]))  # moves BatchNorm's averages
     segmenter.trained_on = frozenset({"x"})
     folded = segmenter.eval().for_inference()
-    assert not [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)] and folded.trained_on == {"x"}
+    gone = torch.nn.BatchNorm2d, torch.nn.ZeroPad2d
+    assert not [m for m in folded.modules() if isinstance(m, gone)] and folded.trained_on == {"x"}
+    assert {f.shape[1] for f in folded.encode_images(images())} == {WIDTH}  # what no sentence changes is done already
     assert [m for m in segmenter.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert torch.allclose(logits(segmenter), logits(folded), atol=1e-4)
 

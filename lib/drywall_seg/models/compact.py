@@ -39,6 +39,17 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int =
     return [*padding, conv, nn.BatchNorm2d(outputs, eps=1e-3)]
 
 
+def _padded_alike(pad: nn.ZeroPad2d, conv: nn.Conv2d) -> nn.Conv2d:
+    """Returns a convolution that pads all sides alike and gives what `conv` does behind `pad`: no padded copy."""
+    before, after = pad.padding[:2]
+    more = after - before  # rows and columns of zeros, for what is padded too much
+    side = conv.kernel_size[0] + more
+    alike = nn.Conv2d(conv.in_channels, conv.out_channels, side, conv.stride, after, groups=conv.groups)
+    alike.weight = nn.Parameter(F.pad(conv.weight, (more, 0, more, 0)))
+    alike.bias = conv.bias
+    return alike
+
+
 class InvertedResidual(nn.Module):
     """Expand, filter each channel, project; added to the input where the shapes agree."""
 
@@ -68,6 +79,7 @@ class Encoder(nn.Module):
             stages.append(nn.Sequential(*blocks))
             channels = outputs
         self.stages = nn.ModuleList(stages)
+        self.outputs = nn.ModuleList(nn.Identity() for _ in PYRAMID_STAGES)
 
     def forward(self, x: Tensor) -> Features:
         """Maps (B, 3, S, S) to four maps, at 1/4 to 1/32 of S."""
@@ -75,7 +87,7 @@ class Encoder(nn.Module):
         for number, stage in enumerate(self.stages):
             x = stage(x)
             if number in PYRAMID_STAGES:
-                maps.append(x)
+                maps.append(self.outputs[len(maps)](x))
         return tuple(maps)
 
 
@@ -122,7 +134,8 @@ class Decoder(nn.Module):
             scale, shift = self.film[level](prompt_embeddings)[..., None, None].chunk(2, dim=1)
             lateral = torch.addcmul(shift, lateral, 1 + scale)
             if x is not None:
-                lateral = lateral.add_(F.interpolate(x, size=lateral.shape[-2:], mode="nearest"))
+                blocks = lateral.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # a view (B, WIDTH, H / 2, 2, W / 2, 2)
+                blocks.add_(x[:, :, :, None, :, None])  # the nearest neighbour, enlarged in no memory of its own
             x = self.smooth[level](lateral)
         # Scoring and enlarging are both linear, so one channel is enlarged, not 48.
         logits = F.interpolate(self.score(self.head(x)), scale_factor=2, mode="bilinear", align_corners=False)
@@ -173,12 +186,20 @@ class CompactSegmenter(Segmenter):
         return [self.text]
 
     def for_inference(self) -> "CompactSegmenter":
-        """Returns a copy with each BatchNorm folded into its convolution: the same logits, about a quarter faster."""
+        """Returns a copy that is faster and gives the same logits.
+
+        Each BatchNorm is folded into its convolution, uneven padding into zeros of its weights, and what the decoder
+        does to the features before a sentence has a part in it is done with the encoder, once for all sentences.
+        """
         folded = copy.deepcopy(self).eval()
         for layers in (module for module in folded.modules() if isinstance(module, nn.Sequential)):
             for number, (conv, norm) in enumerate(itertools.pairwise(list(layers))):
                 if isinstance(norm, nn.BatchNorm2d):
                     layers[number], layers[number + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+            for number, (pad, conv) in enumerate(itertools.pairwise(list(layers))):
+                if isinstance(pad, nn.ZeroPad2d):
+                    layers[number], layers[number + 1] = nn.Identity(), _padded_alike(pad, conv)
+        folded.encoder.outputs, folded.decoder.laterals = folded.decoder.laterals, folded.encoder.outputs
         return folded.requires_grad_(False).to(memory_format=torch.channels_last)
 
     def save(self, folder: Path) -> None:
