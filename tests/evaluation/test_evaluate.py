@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,7 +88,12 @@ def test_an_evaluated_run_has_its_files(project):
     assert {path.stem for path in (folder / TABLES).iterdir()} == set(tables) - {"per_image"}
     assert all(len(table) for table in tables.values())
     assert set(tables["sweep"].split) == {"val", "test"} and len(tables["sweep"]) == 2 * 3 * 99
-    assert set(metrics["seconds"]) == {"scoring", "sweep over val", "prompt tests", "other sizes", "runtime"}
+    assert set(metrics["seconds"]) == {"scoring", "val", "prompt tests", "other sizes", "runtime"}
+    swept = tables["sweep"][tables["sweep"].split == "val"].set_index(["label", "threshold"])
+    for label, values in metrics["val"]["labels"].items():
+        assert values["mean_dice"] == pytest.approx(swept.mean_dice[label, values["threshold"]])
+        assert values["n_images"] == (manifest.rows("val").label == label).sum()
+    assert {values["share_trained_on"] for values in metrics["labels"].values()} == {0}
     with pytest.raises(FileNotFoundError, match="run 03_evaluate"):
         read_results(project / "outputs" / "another")
 
@@ -131,6 +137,8 @@ def test_photographs_that_the_model_knows_are_left_out(predictor, sample_manifes
         assert unseen_rows(knowing, sample_manifest, "test")[1] == 2
         assert not set(known) & set(table.photo_id)
         assert set(table.photo_id) | set(known) == set(sample_manifest.rows("test").photo_id)
+        everything, _ = evaluate(knowing, replace(sample_manifest, score_known=True), "test")
+        assert set(known) <= set(everything.photo_id) and len(everything) == len(sample_manifest.rows("test"))
         report = leak_report(sample_manifest.table, knowing.backend.trained_on)
         assert report.n_leaked.sum() == sample_manifest.rows("test").photo_id.isin(known).sum()
     finally:

@@ -123,7 +123,12 @@ def score_validation(
     thresholds = choose_thresholds(rows, histograms, config.threshold_rule, config.false_alarm_budget)
     if config.threshold is not None:
         thresholds = dict.fromkeys(thresholds, config.threshold)
-    rows["threshold"] = rows.label.map(thresholds)
+    return thresholds, score_raw_masks(rows, histograms, thresholds)
+
+
+def score_raw_masks(rows: pd.DataFrame, histograms: np.ndarray, thresholds: dict[str, float]) -> dict[str, Any]:
+    """Scores the raw masks at a threshold for each label, from their histograms, as `metrics.summarise` does."""
+    rows = rows.assign(threshold=rows.label.map(thresholds))
     counts = [counts_at(h, t) for h, t in zip(histograms, rows.threshold, strict=True)]
     rows[["tp", "fp", "fn"]] = np.array(counts, np.int64).reshape(-1, 3)
-    return thresholds, summarise(score_rows(rows))
+    return summarise(score_rows(rows))

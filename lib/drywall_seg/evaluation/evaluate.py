@@ -1,6 +1,7 @@
 """Scores of a run on test, of what inference delivers at the photos' own size: metrics and tables in its folder."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pandas as pd
 
 from drywall_seg.config import RunConfig, has_checkpoint, model_of, run_folder_of
 from drywall_seg.data.manifest import Manifest
+from drywall_seg.data.splits import known_photographs
 from drywall_seg.evaluation.breakdowns import break_down
-from drywall_seg.evaluation.collect import KEPT, collect_histograms, predict_rows, unseen_rows
+from drywall_seg.evaluation.collect import KEPT, collect_histograms, predict_rows, score_raw_masks, unseen_rows
 from drywall_seg.evaluation.curves import calibration, expected_calibration_error, precision_recall, presence_roc
 from drywall_seg.evaluation.metrics import mask_counts, score_histogram, score_rows, summarise
 from drywall_seg.evaluation.robustness import ask_otherwise, prompt_warnings, resize_photos, sample_images
@@ -21,10 +23,12 @@ from drywall_seg.images import read_mask
 from drywall_seg.inference.files import OutputNames
 from drywall_seg.inference.predict import Predictor, to_levels
 from drywall_seg.inference.torch_backend import device_name
-from drywall_seg.prompts import TASK_LABELS
+from drywall_seg.prompts import LABELS, TASK_LABELS
 from drywall_seg.runs import environment, read_json, write_csv, write_json, write_mask
 
 TABLES = "tables"
+Scored = tuple[pd.DataFrame, np.ndarray]
+"""Rows and their score histograms."""
 
 
 def evaluate(
@@ -107,16 +111,20 @@ def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any],
         seed=config.seed,
     )
     seconds["scoring"] = time.perf_counter() - started
+    val = _timed(seconds, "val", collect_histograms, predictor, manifest, unseen_rows(predictor, manifest, "val")[0])
+    thresholds = predictor.thresholds if config.threshold is None else dict.fromkeys(LABELS, config.threshold)
     for mask in set((folder / "masks").glob("*.png")) - {folder / "masks" / name for name in per_image.mask_file}:
         mask.unlink()  # of an earlier evaluation
-    tables = _tables(predictor, manifest, per_image, histograms, seconds, config.seed)
+    tables = _tables(predictor, manifest, (per_image, histograms), val, seconds, config.seed)
     asked = tables["questions"]
     there, missing = asked.asked.isin(["canonical", "paraphrase"]), asked.asked.isin(["other_label", "absent"])
     tables["presence_roc"], area = presence_roc(asked.presence[there].to_numpy(), asked.presence[missing].to_numpy())
     summary = summarise(per_image)
     errors = expected_calibration_error(tables["calibration"])
+    known = known_photographs(per_image, predictor.backend.trained_on).groupby(per_image.label).mean()
     wrong = asked[asked.asked == "other_label"].groupby("photo_label").area.mean()
     for label, values in summary["labels"].items():
+        values["share_trained_on"] = float(known[label])
         values["expected_calibration_error"] = errors[label]
         values["wrong_prompt_area"] = float(wrong[label]) if label in wrong else None
     metrics = {
@@ -128,6 +136,7 @@ def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any],
         "scored": "delivered masks at the photos' own size; means are over images",
         "warnings": prompt_warnings(asked),
         **summary,
+        "val": {"scored": "raw masks", **score_raw_masks(*val, thresholds)},
         "footprint": footprint(predictor, folder),
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
@@ -144,32 +153,30 @@ def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any],
 def _tables(
     predictor: Predictor,
     manifest: Manifest,
-    per_image: pd.DataFrame,
-    histograms: np.ndarray,
+    test: Scored,
+    val: Scored,
     seconds: dict[str, float],
     seed: int,
 ) -> dict[str, pd.DataFrame]:
     """Makes the tables beside per_image; notes in `seconds` how long each pass over the photos took."""
-
-    def timed(name: str, function: Any, *arguments: Any) -> Any:
-        started = time.perf_counter()
-        result = function(*arguments)
-        seconds[name] = time.perf_counter() - started
-        return result
-
-    val = unseen_rows(predictor, manifest, "val")[0]
-    val_rows, val_histograms = timed("sweep over val", collect_histograms, predictor, manifest, val)
-    sweeps = {"val": sweep_table(val_rows, val_histograms), "test": sweep_table(per_image, histograms)}
+    sweeps = {"val": sweep_table(*val), "test": sweep_table(*test)}
     paths = [manifest.image_file(row) for row in manifest.rows("test").drop_duplicates("image_id").itertuples()]
     return {
         "sweep": pd.concat([table.assign(split=split) for split, table in sweeps.items()], ignore_index=True),
-        "precision_recall": precision_recall(per_image, histograms),
-        "calibration": calibration(per_image, histograms),
-        "breakdowns": break_down(per_image),
-        "questions": timed("prompt tests", ask_otherwise, predictor, manifest, "test", seed),
-        "sizes": timed("other sizes", resize_photos, predictor, manifest, "val"),
-        "runtime": timed("runtime", measure_runtime, predictor, paths),
+        "precision_recall": precision_recall(*test),
+        "calibration": calibration(*test),
+        "breakdowns": break_down(test[0]),
+        "questions": _timed(seconds, "prompt tests", ask_otherwise, predictor, manifest, "test", seed),
+        "sizes": _timed(seconds, "other sizes", resize_photos, predictor, manifest, "val"),
+        "runtime": _timed(seconds, "runtime", measure_runtime, predictor, paths),
     }
+
+
+def _timed(seconds: dict[str, float], name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    started = time.perf_counter()
+    result = function(*arguments)
+    seconds[name] = time.perf_counter() - started
+    return result
 
 
 def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:

@@ -80,7 +80,8 @@ def _runs(folder: Path, metrics: dict[str, Any], tables: dict[str, pd.DataFrame]
         for label, values in [*about["labels"].items(), ("overall", about["overall"])]:
             if values:
                 score = {key: values.get(key) for key in ("n_images", "n_photographs", "mean_iou", "mean_dice")}
-                rows.append({"run": name, "split": about["split"], "label": label, **score, **_thin(values)})
+                leaks = {"images of a photograph trained on": values.get("share_trained_on")}
+                rows.append({"run": name, "split": about["split"], "label": label, **leaks, **score, **_thin(values)})
     shown = [table_of(pd.DataFrame(rows))]
     for other in others:
         differences = compare_runs(tables["per_image"], read[other.name][1]["per_image"])
