@@ -8,6 +8,10 @@ from drywall_seg.cli import main
 from drywall_seg.config import resolve_config
 from drywall_seg.data.manifest import prepare
 from drywall_seg.evaluation.evaluate import evaluate_run
+from drywall_seg.inference import Predictor
+from drywall_seg.inference.torch_backend import TorchBackend
+from drywall_seg.models import load_segmenter
+from drywall_seg.prompts import LABELS, canonical_prompt
 from drywall_seg.runs import read_json, write_json
 from drywall_seg.visualization.html import table_of, text_of
 from drywall_seg.visualization.report import commands, write_report
@@ -59,6 +63,24 @@ def test_a_warning_stands_at_the_head_and_names_are_escaped(evaluated):
     assert page.index("The sentence &lt;hardly&gt; matters") < page.index('class="headline"')
 
 
+class Blind(TorchBackend):
+    """Answers every sentence as if it were asked for cracks."""
+
+    def encode_prompts(self, prompts):
+        return super().encode_prompts([canonical_prompt("crack")] * len(prompts))
+
+
+def test_a_model_that_ignores_the_sentence_has_the_warning_at_its_head(project, monkeypatch):
+    blind = Predictor(Blind(load_segmenter("compact", 192)), dict.fromkeys(LABELS, 0.2))
+    monkeypatch.setattr("drywall_seg.evaluation.evaluate.run_predictor", lambda config: blind)
+    config = resolve_config(run_name="blind")
+    manifest = prepare(config)
+    evaluate_run(config, manifest)
+    page = write_report(config, manifest).read_text()
+    warning = page.index('role="alert">The sentence hardly matters: on crack photos')
+    assert warning < page.index('class="headline"')
+
+
 def test_the_command_makes_it_again_and_compares(evaluated):
     config, manifest, folder = evaluated
     other = resolve_config(**{**config.to_dict(), "run_name": "other", "threshold": 0.2})
@@ -72,6 +94,10 @@ def test_the_command_makes_it_again_and_compares(evaluated):
     assert result.exit_code == 0, result.output
     both = (folder / "report.html").read_text()
     assert "verdict" in both and "verdict" not in alone
+    per_image = pd.read_csv(folder.parent / "other" / "per_image.csv")
+    per_image.assign(image_id="x" + per_image.image_id).to_csv(folder.parent / "other" / "per_image.csv", index=False)
+    page = write_report(config, manifest, [folder.parent / "other"]).read_text()
+    assert "mine and other were scored on no image in common" in page and "verdict" not in page
     result = CliRunner().invoke(main, ["report", "mine", "nobody"])
     assert isinstance(result.exception, FileNotFoundError) and "nobody" in str(result.exception)
 
@@ -96,4 +122,7 @@ def test_tables():
     ]
     assert [[c["text"] for c in row["cells"]] for row in table["rows"]] == [["1", "x"], ["", "<y>"]]
     assert [row["few"] for row in table["rows"]] == [False, True]
+    kinds = table_of(pd.DataFrame({"a": [1], "b": ["x" * 30], "c": ["x" * 31], "e": [""]}))["rows"][0]["cells"]
+    assert [cell["kind"] for cell in kinds] == ["number", "text", "long", "text"]
+    assert table_of(pd.DataFrame({"a": pd.Series([], dtype=object)}))["rows"] == []
     assert text_of(-0.25) == "-0.250" and text_of(3) == "3" and text_of(float("nan")) == ""

@@ -14,6 +14,7 @@ from drywall_seg.evaluation.metrics import counts_at, score_histogram, score_row
 from drywall_seg.evaluation.thresholds import choose_thresholds, require_val
 from drywall_seg.images import read_image, read_mask
 from drywall_seg.inference.predict import Prediction, Predictor, to_levels
+from drywall_seg.inference.torch_backend import default_device
 from drywall_seg.paraphrases import draw_absent
 from drywall_seg.prompts import ABSENT_LABELS, canonical_prompt
 from drywall_seg.runs import progress
@@ -26,14 +27,22 @@ def predict_rows(
     predictor: Predictor,
     manifest: Manifest,
     rows: pd.DataFrame,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     threshold: float | None = None,
 ) -> Iterator[tuple[Any, Prediction, np.ndarray]]:
     """Predicts manifest rows with their labels' canonical sentences; each image is read and encoded once.
 
+    Args:
+        predictor: The model.
+        manifest: The data.
+        rows: Of the manifest.
+        batch_size: Images encoded at once; None for 8 on a GPU and 2 on a CPU, whose caches hold no more.
+        threshold: For all of them; None for the stored one of each.
+
     Yields:
         Row, prediction, and target uint8 (H, W), {0, 255}.
     """
+    batch_size = batch_size or (8 if default_device() == "cuda" else 2)
     images = [list(group.itertuples(index=False)) for _, group in rows.groupby("image_id", sort=True)]
     batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
 
@@ -54,7 +63,7 @@ def predict_rows(
 
 
 def collect_histograms(
-    predictor: Predictor, manifest: Manifest, rows: pd.DataFrame, batch_size: int = 8
+    predictor: Predictor, manifest: Manifest, rows: pd.DataFrame, batch_size: int | None = None
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Runs the model once over rows; every threshold's figures of the raw mask follow from what it returns.
 
@@ -112,7 +121,7 @@ def collect_presence(
 
 
 def score_validation(
-    predictor: Predictor, manifest: Manifest, config: RunConfig, batch_size: int = 8
+    predictor: Predictor, manifest: Manifest, config: RunConfig, batch_size: int | None = None
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Chooses thresholds on val by the configured rule, unless one is given, and scores the raw masks at them.
 

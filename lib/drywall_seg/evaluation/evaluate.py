@@ -36,7 +36,7 @@ def evaluate(
     manifest: Manifest,
     split: str,
     masks_folder: Path | None = None,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     threshold: float | None = None,
     n_images: int = 0,
     seed: int = 42,
@@ -48,7 +48,7 @@ def evaluate(
         manifest: The data.
         split: val or test.
         masks_folder: Where to write the masks; None to keep none.
-        batch_size: Images encoded at once.
+        batch_size: Images encoded at once; None for what suits the device.
         threshold: For all labels, in place of the predictor's.
         n_images: Of the task's labels, a sample with as many of each; 0 for all rows.
         seed: Of the sample.

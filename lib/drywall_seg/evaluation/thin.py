@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import binary_erosion, find_objects
+from scipy.ndimage import find_objects
 from scipy.spatial import cKDTree
 from skimage.morphology import skeletonize
 
@@ -108,14 +108,20 @@ def skeleton(mask: np.ndarray) -> np.ndarray:
 
 def outline(mask: np.ndarray) -> np.ndarray:
     """Returns the pixels of a mask that have one of their four neighbours outside it, bool (H, W) both."""
-    return mask & ~binary_erosion(mask, border_value=1)
+    padded = np.pad(mask, 1, constant_values=True)  # what lies outside the photo is no border
+    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~inside
+
+
+def _points(mask: np.ndarray) -> np.ndarray:
+    return np.column_stack(np.divmod(np.flatnonzero(mask), mask.shape[1]))  # several times as fast as argwhere
 
 
 def _count_near(points: np.ndarray, others: np.ndarray, tolerance: float) -> int:
     """Counts points within a tolerance of others; those outside them are nearest to a pixel of their outline."""
     far, count = points & ~others, np.count_nonzero(points & others)
-    edge = np.argwhere(outline(others))
-    if not len(edge) or not far.any():
+    edge, asked = _points(outline(others)), _points(far)
+    if not len(edge) or not len(asked):
         return count
-    distances, _ = cKDTree(edge).query(np.argwhere(far), distance_upper_bound=tolerance + 1e-6)
+    distances, _ = cKDTree(edge).query(asked, distance_upper_bound=tolerance + 1e-6)
     return count + np.count_nonzero(distances <= tolerance + 1e-9)

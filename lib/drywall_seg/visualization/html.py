@@ -38,7 +38,7 @@ def picture(figure: Figure, alt: str, kind: str = "svg+xml") -> dict[str, str]:
 
 
 def table_of(table: pd.DataFrame, few: pd.Series | None = None) -> dict[str, list]:
-    """Lays a table out for the template: names in words, numbers to three places and to the right.
+    """Lays a table out for the template: names in words, numbers to three places and to the right, long texts broken.
 
     Args:
         table: Columns without any value are left out.
@@ -47,7 +47,10 @@ def table_of(table: pd.DataFrame, few: pd.Series | None = None) -> dict[str, lis
     kept = table.loc[:, table.notna().any() | (table.columns == "value")]
     numbers = [pd.api.types.is_numeric_dtype(kept[name]) for name in kept.columns]
     names = [str(name).replace("_", " ") for name in kept.columns]
-    kinds = ["number" if number else "text" for number in numbers]
+    kinds = [
+        "number" if number else "long" if max(map(len, map(text_of, kept[name])), default=0) > 30 else "text"
+        for name, number in zip(kept.columns, numbers, strict=True)
+    ]
     marked = few.tolist() if few is not None else [False] * len(kept)
     return {
         "columns": [{"name": name, "number": number} for name, number in zip(names, numbers, strict=True)],

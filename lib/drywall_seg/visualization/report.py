@@ -75,26 +75,39 @@ def _headline(metrics: dict[str, Any]) -> list[dict[str, str]]:
 def _runs(folder: Path, metrics: dict[str, Any], tables: dict[str, pd.DataFrame], others: Sequence[Path]) -> dict:
     """The table of runs, the paired differences, and the reference report's own table."""
     read = {folder.name: (metrics, tables)} | {other.name: read_results(other) for other in others}
-    rows = []
+    areas, thin = [], []
     for name, (about, _) in read.items():
         for label, values in [*about["labels"].items(), ("overall", about["overall"])]:
             if values:
-                score = {key: values.get(key) for key in ("n_images", "n_photographs", "mean_iou", "mean_dice")}
-                leaks = {"images of a photograph trained on": values.get("share_trained_on")}
-                rows.append({"run": name, "split": about["split"], "label": label, **leaks, **score, **_thin(values)})
-    shown = [table_of(pd.DataFrame(rows))]
+                row = {"run": name, "label": label}
+                areas.append({**row, "split": about["split"], **_area_scores(values)})
+                thin += [{**row, **_thin_scores(values)}] if label != "overall" else []
+    shown = [table_of(pd.DataFrame(areas)), table_of(pd.DataFrame(thin))]
+    text = "Means over images."
     for other in others:
         differences = compare_runs(tables["per_image"], read[other.name][1]["per_image"])
-        shown.append(table_of(differences.assign(ours=folder.name, theirs=other.name)))
-    text = (
-        "Means over images. The last table is the reference report's own, not measured here: "
-        + REFERENCE_PROTOCOL
-        + "."
-    )
+        if len(differences):
+            shown.append(table_of(differences.assign(ours=folder.name, theirs=other.name)))
+        else:
+            text += f" {folder.name} and {other.name} were scored on no image in common."
+    text += f" The last table is the reference report's own, not measured here: {REFERENCE_PROTOCOL}."
     return section("Runs", text, [*shown, table_of(reference_table())])
 
 
-def _thin(values: dict[str, Any]) -> dict[str, Any]:
+def _area_scores(values: dict[str, Any]) -> dict[str, Any]:
+    bounds = values["interval_95"]["mean_iou"]
+    return {
+        "images of a photograph trained on": values.get("share_trained_on"),
+        "images": values["n_images"],
+        "photographs": values["n_photographs"],
+        "mean IoU": values["mean_iou"],
+        "95 % interval": " to ".join(f"{bound:.3f}" for bound in bounds or ()),
+        "mean Dice": values["mean_dice"],
+        "pooled IoU": values["pooled_iou"],
+    }
+
+
+def _thin_scores(values: dict[str, Any]) -> dict[str, Any]:
     names = {
         "mean_cldice": "clDice",
         "mean_tolerance_f1_2px": "F1 within 2 px",

@@ -64,7 +64,7 @@ def protocol_table(results: dict[str, Any]) -> str:
     ours.append({**results["metrics"], "run": "compact, as shipped", "split": "photo"})
     rows = []
     for row in reference_table().replace({np.nan: None}).to_dict("records"):
-        pairs = [_pair(row[f"{part}_iou"], row[f"{part}_dice"]) for part in ("overall", "crack", "taping")]
+        pairs = [_pair(row[f"{part}_iou"], row[f"{part}_dice"], 4) for part in ("overall", "crack", "taping")]
         leaked = f"{REFERENCE_LEAKED:.0%}" if row["epochs"] else "none trained"
         rows.append([f"`{row['run']}`, as reported", "image", row["n_images"], leaked, *pairs])
     for run in ours:
@@ -87,8 +87,8 @@ def public_table(results: dict[str, Any]) -> str:
     return _markdown(["attempt", "mean IoU / Dice", "95 % interval of IoU"], rows)
 
 
-def _pair(iou: float | None, dice: float | None) -> str:
-    return "" if iou is None else f"{iou:.3f}" + ("" if dice is None else f" / {dice:.3f}")
+def _pair(iou: float | None, dice: float | None, places: int = 3) -> str:
+    return " / ".join(f"{value:.{places}f}" for value in (iou, dice) if value is not None)
 
 
 def score_table(results: dict[str, Any]) -> str:
