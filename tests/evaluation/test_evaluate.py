@@ -93,6 +93,10 @@ def test_an_evaluated_run_has_its_files(project):
     for label, values in metrics["val"]["labels"].items():
         assert values["mean_dice"] == pytest.approx(swept.mean_dice[label, values["threshold"]])
         assert values["n_images"] == (manifest.rows("val").label == label).sum()
+    for values in (metrics["overall"], *metrics["labels"].values()):
+        # The names that others rely on.
+        names = "n_images n_photographs threshold mean_iou mean_dice pooled_iou interval_95 wrong_prompt_area cldice"
+        assert set(names.split()) <= set(values)
     assert {values["share_trained_on"] for values in metrics["labels"].values()} == {0}
     with pytest.raises(FileNotFoundError, match="run 03_evaluate"):
         read_results(project / "outputs" / "another")
@@ -113,7 +117,11 @@ def test_centre_lines_are_scored_against_joint_lines_whatever_was_asked_for(pred
     assert joint_line_scores(alone.mask, lines)["joint_line_f1"] == pytest.approx(row.joint_line_f1, abs=0.02)
     summary = summarise(table)["labels"]
     assert summary["taping_area"]["n_joint_line_truth"] == len(with_lines)
-    assert "mean_cldice" in summary["crack"] and "mean_cldice" not in summary["joint_line"]
+    assert (
+        table.cldice.notna().all()
+        and summary["joint_line"]["cldice"] == table.cldice[table.label == "joint_line"].mean()
+    )
+    assert "mean_boundary_f1" in summary["crack"] and "mean_boundary_f1" not in summary["joint_line"]
 
 
 def test_a_split_without_images(predictor, sample_manifest):

@@ -8,6 +8,7 @@ from drywall_seg.evaluation.thin import (
     Matches,
     boundary_matches,
     centre_line_matches,
+    cldice,
     crack_scores,
     joint_line_scores,
     match_within,
@@ -91,7 +92,14 @@ def test_cldice_equals_its_definition():
     pred, true = skeletonize(mask > 0), skeletonize(target > 0)
     precision, sensitivity = (pred & (target > 0)).sum() / pred.sum(), (true & (mask > 0)).sum() / true.sum()
     expected = 2 * precision * sensitivity / (precision + sensitivity)
-    assert crack_scores(mask, target)["cldice"] == pytest.approx(expected)
+    assert cldice(mask, target) == pytest.approx(expected)
+
+
+def test_the_scores_of_cracks_have_their_names():
+    mask, target = band(50, 9, slice(10, 60)), band(52, 5)
+    matches = tolerance_matches(mask, target, 2), tolerance_matches(mask, target, 4), boundary_matches(mask, target)
+    names = ["tolerance_f1_2px", "tolerance_f1_4px", "boundary_f1"]
+    assert crack_scores(mask, target) == {n: precision_recall_f1(m)[2] for n, m in zip(names, matches, strict=True)}
 
 
 SCORES = [

@@ -17,7 +17,7 @@ from drywall_seg.evaluation.curves import calibration, expected_calibration_erro
 from drywall_seg.evaluation.metrics import mask_counts, score_histogram, score_rows, summarise
 from drywall_seg.evaluation.robustness import ask_otherwise, prompt_warnings, resize_photos, sample_images
 from drywall_seg.evaluation.runtime import footprint, measure_runtime
-from drywall_seg.evaluation.thin import CRACK_SCORES, LINE_SCORES, crack_scores, joint_line_scores
+from drywall_seg.evaluation.thin import CRACK_SCORES, LINE_SCORES, cldice, crack_scores, joint_line_scores
 from drywall_seg.evaluation.thresholds import sweep_table
 from drywall_seg.images import read_mask
 from drywall_seg.inference.files import OutputNames
@@ -55,7 +55,7 @@ def evaluate(
 
     Returns:
         A table with the manifest's columns `collect.KEPT`, prompt, threshold, presence, tp, fp, fn, mask_file (its
-        name in masks_folder, or empty), for cracks `thin.CRACK_SCORES`, for joint lines and taping areas
+        name in masks_folder, or empty), cldice, for cracks `thin.CRACK_SCORES`, for joint lines and taping areas
         `thin.LINE_SCORES`: of the mask's centre line against the `joint_line` truth (NaN without one), iou and dice.
         And the score histograms of its rows, int64 (N, 2, 256). No rows where the split has none.
     """
@@ -71,6 +71,7 @@ def evaluate(
         result = {name: getattr(row, name) for name in KEPT}
         result |= {"prompt": prediction.prompt, "threshold": prediction.threshold, "presence": prediction.presence}
         result |= {"tp": tp, "fp": fp, "fn": fn, "mask_file": ""}
+        result["cldice"] = cldice(prediction.mask, target)
         if row.label == "crack":
             result |= crack_scores(prediction.mask, target)
         elif row.image_id in lines:
@@ -79,8 +80,8 @@ def evaluate(
             result["mask_file"] = names.mask_name(row.image_id, Path(row.image_path).stem, prediction.prompt)
             write_mask(masks_folder / result["mask_file"], prediction.mask)
         results.append(result)
-    columns = [*KEPT, "prompt", "threshold", "presence", "tp", "fp", "fn", "mask_file", *CRACK_SCORES, *LINE_SCORES]
-    table = score_rows(pd.DataFrame(results, columns=columns))
+    columns = [*KEPT, "prompt", "threshold", "presence", "tp", "fp", "fn", "mask_file", "cldice"]
+    table = score_rows(pd.DataFrame(results, columns=[*columns, *CRACK_SCORES, *LINE_SCORES]))
     return table, np.array(histograms, np.int64).reshape(-1, 2, 256)
 
 
@@ -120,13 +121,7 @@ def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any],
     there, missing = asked.asked.isin(["canonical", "paraphrase"]), asked.asked.isin(["other_label", "absent"])
     tables["presence_roc"], area = presence_roc(asked.presence[there].to_numpy(), asked.presence[missing].to_numpy())
     summary = summarise(per_image)
-    errors = expected_calibration_error(tables["calibration"])
-    known = known_photographs(per_image, predictor.backend.trained_on).groupby(per_image.label).mean()
-    wrong = asked[asked.asked == "other_label"].groupby("photo_label").area.mean()
-    for label, values in summary["labels"].items():
-        values["share_trained_on"] = float(known[label])
-        values["expected_calibration_error"] = errors[label]
-        values["wrong_prompt_area"] = float(wrong[label]) if label in wrong else None
+    _add_scores(summary, tables, known_photographs(per_image, predictor.backend.trained_on), per_image.label)
     metrics = {
         "model": config.model,
         "split": f"test part of the {config.split!r} split, seed {config.seed}",
@@ -148,6 +143,19 @@ def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any],
     write_csv(folder / "per_image.csv", per_image)
     write_json(folder / "metrics.json", metrics)
     return read_results(folder)
+
+
+def _add_scores(summary: dict[str, Any], tables: dict[str, pd.DataFrame], known: pd.Series, labels: pd.Series) -> None:
+    """Adds what is not counted in pixels: calibration, wrong prompts, share of images of a known photograph."""
+    errors = expected_calibration_error(tables["calibration"])
+    wrong = tables["questions"].query("asked == 'other_label'")
+    areas, shares = wrong.groupby("photo_label").area.mean(), known.groupby(labels).mean()
+    for label, values in summary["labels"].items():
+        values["share_trained_on"] = float(shares[label])
+        values["expected_calibration_error"] = errors[label]
+        values["wrong_prompt_area"] = float(areas[label]) if label in areas else None
+    if summary["overall"]:
+        summary["overall"]["wrong_prompt_area"] = float(wrong.area.mean()) if len(wrong) else None
 
 
 def _tables(

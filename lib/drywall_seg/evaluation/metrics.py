@@ -10,7 +10,7 @@ from drywall_seg.evaluation.thin import CRACK_SCORES, LINE_SCORES
 from drywall_seg.inference.predict import first_level
 from drywall_seg.prompts import LABELS, TASK_LABELS
 
-SCORES = ["iou", "dice", *CRACK_SCORES, *LINE_SCORES]
+SCORES = ["iou", "dice", "cldice", *CRACK_SCORES, *LINE_SCORES]
 
 
 def score_histogram(levels: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -82,16 +82,17 @@ def summarise(per_image: pd.DataFrame) -> dict[str, Any]:
         `overall` and `labels`, each with n_images, n_photographs, n_empty_target (images without any target, which
         score 1 where the mask is empty too and 0 where not), n_empty_right (those that score 1), n_empty_mask (images
         where nothing was found), threshold (None where the rows have several), mean_iou, mean_dice (means over
-        images), pooled_iou, pooled_dice (of the summed counts), for labels the means of the scores of `thin.py` that
-        their rows have, with n_joint_line_truth, the images that have such a truth, and interval_95: bounds of each
-        mean, from bootstrapped photographs. An empty table has `overall` None.
+        images), cldice (a mean too, where the rows have it), pooled_iou, pooled_dice (of the summed counts), for
+        labels the means of the other scores of `thin.py` that their rows have, with n_joint_line_truth, the images
+        that have such a truth, and interval_95: bounds of each mean, from bootstrapped photographs.
+        An empty table has `overall` None.
     """
     if per_image.empty:
         return {"overall": None, "labels": {}}
     task = per_image[per_image.label.isin(TASK_LABELS)]
     labels = [label for label in LABELS if (per_image.label == label).any()]
     return {
-        "overall": _summary(task if len(task) else per_image, ["iou", "dice"]),
+        "overall": _summary(task if len(task) else per_image, ["iou", "dice", "cldice"]),
         "labels": {label: _summary(per_image[per_image.label == label], SCORES) for label in labels},
     }
 
@@ -110,9 +111,13 @@ def _summary(rows: pd.DataFrame, scores: list[str]) -> dict[str, Any]:
         "n_empty_right": int((empty.fp == 0).sum()),
         "n_empty_mask": int((rows.tp + rows.fp == 0).sum()),
         "threshold": float(thresholds[0]) if len(thresholds) == 1 else None,
-        **{f"mean_{name}": float(known[name].mean()) for name, known in having.items()},
+        **{_mean_of(name): float(known[name].mean()) for name, known in having.items()},
         **({"n_joint_line_truth": len(having["joint_line_f1"])} if "joint_line_f1" in having else {}),
         "pooled_iou": float(iou(tp, fp, fn)),
         "pooled_dice": float(dice(tp, fp, fn)),
-        "interval_95": {f"mean_{name}": bounds for name, bounds in intervals.items()},
+        "interval_95": {_mean_of(name): bounds for name, bounds in intervals.items()},
     }
+
+
+def _mean_of(score: str) -> str:
+    return score if score == "cldice" else f"mean_{score}"  # the name that metrics.json has for it

@@ -10,7 +10,7 @@ from skimage.morphology import skeletonize
 LINE_TOLERANCE = 0.01
 """Of a joint's centre line, as a share of the photo's longer side."""
 
-CRACK_SCORES = ["cldice", "tolerance_f1_2px", "tolerance_f1_4px", "boundary_f1"]
+CRACK_SCORES = ["tolerance_f1_2px", "tolerance_f1_4px", "boundary_f1"]
 LINE_SCORES = ["joint_line_precision", "joint_line_recall", "joint_line_f1"]
 
 
@@ -68,10 +68,15 @@ def boundary_matches(mask: np.ndarray, target: np.ndarray, pixels_at_640: float 
 
 
 def skeleton_matches(mask: np.ndarray, target: np.ndarray) -> Matches:
-    """Matches the skeleton of each with the other's area: F1 of these is clDice (https://arxiv.org/abs/2003.07311)."""
+    """Matches the skeleton of each with the other's area, for clDice (https://arxiv.org/abs/2003.07311)."""
     mask, target = mask > 0, target > 0
     pred, true = skeleton(mask), skeleton(target)
     return Matches(*(int(np.count_nonzero(a)) for a in (pred & target, pred, true & mask, true)))
+
+
+def cldice(mask: np.ndarray, target: np.ndarray) -> float:
+    """Returns clDice of mask and target (H, W), in [0, 1]: 1 where both are empty, 0 where one is."""
+    return precision_recall_f1(skeleton_matches(mask, target))[2]
 
 
 def centre_line_matches(mask: np.ndarray, target: np.ndarray) -> Matches:
@@ -80,8 +85,8 @@ def centre_line_matches(mask: np.ndarray, target: np.ndarray) -> Matches:
 
 
 def crack_scores(mask: np.ndarray, target: np.ndarray) -> dict[str, float]:
-    """Returns cldice, tolerance_f1_2px and tolerance_f1_4px (pixels at 640) and boundary_f1 (2 px at 640)."""
-    matches = [skeleton_matches(mask, target), *(tolerance_matches(mask, target, pixels) for pixels in (2, 4))]
+    """Returns tolerance_f1_2px and tolerance_f1_4px (pixels at 640) and boundary_f1 (2 px at 640)."""
+    matches = [tolerance_matches(mask, target, pixels) for pixels in (2, 4)]
     scores = [precision_recall_f1(m)[2] for m in (*matches, boundary_matches(mask, target))]
     return dict(zip(CRACK_SCORES, scores, strict=True))
 

@@ -109,7 +109,7 @@ def _area_scores(values: dict[str, Any]) -> dict[str, Any]:
 
 def _thin_scores(values: dict[str, Any]) -> dict[str, Any]:
     names = {
-        "mean_cldice": "clDice",
+        "cldice": "clDice",
         "mean_tolerance_f1_2px": "F1 within 2 px",
         "mean_tolerance_f1_4px": "F1 within 4 px",
         "mean_boundary_f1": "boundary F1",
