@@ -96,8 +96,9 @@ def score_table(results: dict[str, Any]) -> str:
     rows = []
     for label, values in results["metrics"]["labels"].items():
         scores = [_with_interval(values, f"mean_{name}") for name in ("iou", "dice", "joint_line_f1")]
+        scores[2] += f" of {values['n_joint_line_truth']}" if scores[2] else ""
         rows.append([f"`{label}`", TRUTH[label], values["n_images"], values["n_photographs"], *scores])
-    head = ["label", "truth", "images", "photographs", "mean IoU", "mean Dice", "centre-line F1"]
+    head = ["label", "truth", "images", "photographs", "mean IoU", "mean Dice", "centre-line F1 against `joint_line`"]
     return _markdown(head, rows)
 
 
