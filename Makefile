@@ -1,4 +1,4 @@
-# make demo   the whole pipeline on drawn photographs: masks, panels, metrics (CPU, about 5 minutes)
+# make demo   the whole pipeline on drawn photographs: masks, panels, metrics, report (CPU, about 5 minutes)
 # make test   the fast test suite                   make lint   formatting, style, notebooks without output
 # Each sets itself up in .venv first.
 
@@ -24,7 +24,7 @@ setup: .venv/ready
 
 demo: setup
 	$(MALLOC) $(BIN)/drywall-seg run all --run-name demo
-	@echo; echo "masks    outputs/demo/masks/"; echo "panels   outputs/demo/panels/"; echo "metrics  outputs/demo/metrics.json"
+	@echo; echo "masks    outputs/demo/masks/"; echo "panels   outputs/demo/panels/"; echo "metrics  outputs/demo/metrics.json"; echo "report   outputs/demo/report.html"
 	@ls outputs/demo/masks | head -3; ls outputs/demo/panels; cat outputs/demo/metrics.json | head -30
 
 # Pictures of README and model card: the median test image of each label, of the demo run and of the shipped model.

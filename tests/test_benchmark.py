@@ -20,17 +20,40 @@ def test_the_usual_way_is_full_size_and_gives_masks_of_the_photos_size(monkeypat
 
 def test_ways_take_turns_and_the_first_round_is_not_counted():
     calls = []
-    seconds = module._time_in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
+    ways = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    table = module._time_in_turn(ways, 3, "two ways")
     assert calls == ["a", "b"] * 4
-    assert seconds.shape == (3, 2) and (seconds > 0).all()
+    assert table.index.tolist() == ["a", "b"] and table.index.name == "two ways"
+    assert (table.fastest_s > 0).all() and (table.fastest_s <= table.median_s).all()
+    assert (table.median_s <= table.slowest_s).all()
 
 
-def test_ratios(monkeypatch):
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that a way moves on: by 4, 8, 6 seconds for the first, a twentieth for the second, once warmed up."""
     monkeypatch.setattr(module, "usual_clipseg", lambda photo: lambda: None)
-    monkeypatch.setattr(module, "_time_in_turn", lambda ways, repeats: np.array([[4.0, 0.1], [8.0, 0.4], [6.0, 0.2]]))
+    moments = iter(np.cumsum([t for s in (100, 4, 8, 6) for t in (0, s, 0, s / 20)]).tolist())
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(moments))
+
+
+def test_ratios(clock, monkeypatch):
+    monkeypatch.setattr(module.Predictor, "predict", lambda *_: [])
     table = module.benchmark(3)
-    assert table.median_s.tolist() == [6.0, 0.2] and table.slowest_s.tolist() == [8.0, 0.4]
-    assert table.times_as_fast.tolist() == pytest.approx([1.0, 30.0])
+    assert table.median_s.tolist() == pytest.approx([6.0, 0.3]) and table.slowest_s.tolist() == pytest.approx([8, 0.4])
+    assert table.times_as_fast.tolist() == pytest.approx([1.0, 20.0])
+
+
+def test_ratio_of_the_evaluation(clock, monkeypatch, sample_manifest):
+    asked, scored = [], []
+    monkeypatch.setattr(
+        module.Predictor, "predict_batch", lambda _, files, texts: asked.extend(zip(files, texts, strict=True)) or ()
+    )
+    monkeypatch.setattr(module, "evaluate", lambda *arguments: scored.append(arguments[1:]))
+    table = module.benchmark_evaluation(sample_manifest, 3)
+    rows = sample_manifest.rows("test")
+    assert len(asked) == 4 * rows.image_id.nunique() and sum(len(p) for _, p in asked) == 4 * len(rows)
+    assert scored == [(sample_manifest, "test")] * 4
+    assert table.times_as_long.tolist() == pytest.approx([1.0, 0.05])
 
 
 def test_command(monkeypatch):
@@ -39,3 +62,11 @@ def test_command(monkeypatch):
     assert result.exit_code == 0, result.output
     assert "times_as_fast" in result.output and "compact at" in result.output
     assert CliRunner().invoke(main, ["benchmark", "--repeats", "0"]).exit_code == 2
+
+
+def test_command_on_exports(monkeypatch, sample_manifest):
+    monkeypatch.setattr("drywall_seg.data.manifest.prepare", lambda config: sample_manifest)
+    monkeypatch.setattr(module, "evaluate", lambda *_: None)
+    result = CliRunner().invoke(main, ["benchmark", "--repeats", "1", "--data-root", "elsewhere"])
+    assert result.exit_code == 0, result.output
+    assert "times_as_long" in result.output and "evaluation" in result.output

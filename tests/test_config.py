@@ -3,7 +3,6 @@ import json
 import pytest
 
 from drywall_seg.config import (
-    CLIPSEG,
     PRESETS,
     RunConfig,
     model_of,
@@ -13,6 +12,7 @@ from drywall_seg.config import (
     resolve_path,
     run_config,
 )
+from drywall_seg.presets import CLIPSEG
 
 
 def test_defaults_are_the_sample_and_the_compact_model():
@@ -56,7 +56,7 @@ def test_a_given_value_wins_over_the_preset():
         ({"split": "random"}, "split is 'random'"),
         ({"trainable": "head"}, "trainable is 'head'"),
         ({"trainable": "decoder+0"}, "trainable is 'decoder.0'"),
-        ({"train_size": 100}, "train_size is 100, not a multiple of 32"),
+        ({"train_size": 100}, "train_size is 100, not a multiple of 16"),
         ({"image_size": 350}, "image_size is 350"),
         ({"epochs": -1}, "epochs is -1"),
         ({"batch_size": 0}, "batch_size is 0"),

@@ -113,13 +113,37 @@ def predict(paths: tuple[Path, ...], prompts: tuple[str, ...], model: str, out: 
 
 
 @main.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option("--outputs-root", default="outputs", show_default=True, help="Where the runs' folders are.")
+def report(runs: tuple[str, ...], outputs_root: str) -> None:
+    """Make the first RUN's report.html again from what is stored, beside the other RUNs."""
+    from drywall_seg.config import resolve_config, resolve_path
+    from drywall_seg.data.manifest import prepare
+    from drywall_seg.runs import read_json, run_folder
+    from drywall_seg.visualization.report import write_report
+
+    first, *others = (run_folder(resolve_path(outputs_root), name) for name in runs)
+    here = {"outputs_root": outputs_root, "run_name": first.name}  # wherever the folder has been moved to
+    config = resolve_config(**{**read_json(first / "config.json"), **here})
+    click.echo(write_report(config, prepare(config), others))
+
+
+@main.command()
 @click.option("--repeats", default=9, show_default=True, type=click.IntRange(min=1), help="Rounds that are timed.")
-def benchmark(repeats: int) -> None:
+@click.option("--data-root", help="Exports: time the evaluation of their test photos instead, beside bare prediction.")
+def benchmark(repeats: int, data_root: str | None) -> None:
     """Time the compact model beside CLIPSeg's of full size (random weights): one photo, two sentences."""
     from drywall_seg.benchmark import benchmark as run_benchmark
+    from drywall_seg.benchmark import benchmark_evaluation
+    from drywall_seg.config import resolve_config
+    from drywall_seg.data.manifest import prepare
     from drywall_seg.inference.torch_backend import device_name
 
-    click.echo(run_benchmark(repeats).round(3).to_string())
+    if data_root:
+        table = benchmark_evaluation(prepare(resolve_config(data_root=data_root)), repeats)
+    else:
+        table = run_benchmark(repeats)
+    click.echo(table.round(3).to_string())
     click.echo(device_name())
 
 

@@ -8,15 +8,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from drywall_seg.presets import PRESETS
+from drywall_seg.prompts import LABELS
 from drywall_seg.runs import CHECKPOINT, read_json, run_folder
 
-CLIPSEG = "CIDAS/clipseg-rd64-refined"
 SPLITS = ("photo", "image", "publisher")
 TRAINABLE = r"decoder(\+[1-9]\d*)?|all"
 STARTS = ("model", "imagenet")
+THRESHOLD_RULES = ("max mean Dice", "recall at a false-alarm budget")
 
 _TEXT = (str, bool, "a text")
-_SIDE = (int, lambda v: v >= 64 and v % 32 == 0, "a multiple of 32 from 64 up")
+_SIDE = (int, lambda v: v >= 64 and v % 16 == 0, "a multiple of 16 from 64 up")
 _SWITCH = (bool, lambda _: True, "True or False")
 
 CHECKS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
@@ -35,10 +37,17 @@ CHECKS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "trainable": (str, lambda v: re.fullmatch(TRAINABLE, v), "decoder, decoder+K (K blocks of the encoder) or all"),
     "negative_share": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
     "threshold": (float, lambda v: 0 <= v <= 1, "from 0 to 1"),
+    "threshold_rule": (str, THRESHOLD_RULES.__contains__, f"one of {', '.join(THRESHOLD_RULES)}"),
+    "false_alarm_budget": (float, lambda v: 0 <= v <= 1, "from 0 to 1"),
     "start": (str, STARTS.__contains__, f"one of {', '.join(STARTS)}"),
     "paraphrases": _SWITCH,
     "ema_decay": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
-    "joint_line_repeats": (int, lambda v: v >= 1, "a whole number from 1 up"),
+    "joint_line_repeats": (int, lambda v: v >= 0, "a whole number from 0 up"),
+    "balance_labels": _SWITCH,
+    "only_label": (str, LABELS.__contains__, f"one of {', '.join(LABELS)}"),
+    "drop_shared": _SWITCH,
+    "score_known": _SWITCH,
+    "test_images": (int, lambda v: v >= 0, "a whole number from 0 up"),
     "crop_min": (float, lambda v: 0 < v <= 1, "above 0 to 1"),
     "degrade_share": (float, lambda v: 0 <= v <= 1, "from 0 to 1"),
     "color_strength": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
@@ -67,6 +76,11 @@ class RunConfig:
     threshold: float | None = None
     """None: chosen on val for each label. Else from 0 to 1, for all labels."""
 
+    threshold_rule: str = THRESHOLD_RULES[0]
+    """How thresholds are chosen on val."""
+    false_alarm_budget: float = 0.005
+    """For the second rule: largest mean share of the pixels without target that may be masked."""
+
     # The recipe: only presets set these.
     train_size: int | None = None
     """Side of the training samples, crops of the photo; None for image_size."""
@@ -77,7 +91,17 @@ class RunConfig:
     ema_decay: float = 0.0
     """Of the moving average of the weights that is scored and kept, a step; 0 for none."""
     joint_line_repeats: int = 1
-    """How often an epoch draws each joint line, of which there are few."""
+    """How often an epoch draws each joint line, of which there are few; 0 leaves them out."""
+    balance_labels: bool = False
+    """Draw as many samples of each label."""
+    only_label: str | None = None
+    """Train and score this label alone; None for all."""
+    drop_shared: bool = False
+    """Leave the photographs that val or test hold too out of train."""
+    score_known: bool = False
+    """Score photographs that the model was trained on too, as the reference report did: memory, not skill."""
+    test_images: int = 0
+    """Score a seeded sample of this many test images, as many of each of the task's labels; 0 for all."""
     paraphrases: bool = False
     """Ask in generated sentences too, not only in the listed ones."""
     bce_weight: float = 0.7
@@ -105,43 +129,6 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as a plain dictionary."""
         return asdict(self)
-
-
-_COMPACT: dict[str, Any] = dict(
-    model="compact",
-    image_size=480,
-    train_size=384,
-    batch_size=16,
-    trainable="decoder+5",
-    negative_share=0.28,
-    paraphrases=True,
-    bce_weight=0.5,
-    dice_weight=0.5,
-)
-
-PRESETS: dict[str, dict[str, Any]] = {
-    # For CPU: begins with the shipped weights, and takes them to one's own walls.
-    "compact": _COMPACT | dict(epochs=6, learning_rate=1e-3),
-    # The recipe of the shipped weights: from ImageNet, averaged.
-    "compact_scratch": _COMPACT
-    | dict(
-        epochs=14,
-        learning_rate=2e-3,
-        start="imagenet",
-        encoder_rate_share=0.25,
-        ema_decay=0.998,
-        joint_line_repeats=4,
-        degrade_share=0.2,
-    ),
-    # What most public attempts found best: the 1.1 M parameter decoder alone.
-    "clipseg_decoder": dict(
-        model=CLIPSEG, image_size=352, epochs=8, batch_size=16, learning_rate=5e-4, trainable="decoder"
-    ),
-    # All weights, at the reference report's rate; prompts, augmentation and warm-up are ours.
-    "clipseg_all": dict(model=CLIPSEG, image_size=352, epochs=8, batch_size=16, learning_rate=2e-5, trainable="all"),
-    # The released weights as they are; only the thresholds are chosen, on val.
-    "clipseg_zeroshot": dict(model=CLIPSEG, image_size=352, epochs=0, trainable="decoder"),
-}
 
 
 def resolve_config(**parameters: Any) -> RunConfig:

@@ -14,7 +14,7 @@ from drywall_seg.config import resolve_config
 from drywall_seg.data import manifest as manifest_module
 from drywall_seg.data import overlays as overlays_module
 from drywall_seg.data.coco import DataError
-from drywall_seg.data.manifest import COLUMNS, build_manifest, photo_id, prepare
+from drywall_seg.data.manifest import COLUMNS, build_manifest, narrow, photo_id, prepare
 from tests.data.exports import annotation, coco_truth, contents, image, rle, snapshot, write_coco, write_export
 
 RING = [2, 2, 28, 4, 12, 20]
@@ -468,3 +468,20 @@ def test_touched_files_are_read_again_and_give_the_same(data_root, folder, image
     assert {n: c for n, c in contents(folder).items() if n != "manifest.json"} == {
         n: c for n, c in files.items() if n != "manifest.json"
     }
+
+
+def test_a_narrowed_manifest_has_one_label_and_no_shared_photograph(sample_root, folder):
+    whole = build_manifest(sample_root, folder, split="publisher")
+    stored = contents(folder)
+    held_out = set(whole.table.photo_id[whole.table.split != "train"])
+    shared = whole.rows("train").photo_id.isin(held_out)
+    assert shared.any() and not shared.all()
+    clean = narrow(whole, None, drop_shared=True, score_known=False)
+    assert set(clean.rows("train").image_id) == set(whole.rows("train").image_id[~shared])
+    for split in ("val", "test"):
+        assert clean.rows(split).equals(whole.rows(split))
+    cracks = narrow(whole, "crack", drop_shared=False, score_known=True)
+    assert cracks.table.equals(whole.table[whole.table.label == "crack"].reset_index(drop=True))
+    assert cracks.score_known and not clean.score_known
+    assert narrow(whole, None, False, False).table.equals(whole.table)
+    assert contents(folder) == stored

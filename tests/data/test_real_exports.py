@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from pycocotools import mask as coco_mask
 
 from drywall_seg.data.manifest import build_manifest
 from drywall_seg.data.splits import assign_splits, compare_splits, leak_report
+from drywall_seg.evaluation.collect import collect_histograms, predict_rows
+from drywall_seg.evaluation.metrics import counts_at, mask_counts
+from drywall_seg.inference import Predictor
+from drywall_seg.prompts import LABELS
 from tests.data.exports import coco_truth, image, write_coco
 
 ROOT = Path(__file__).parents[2]
@@ -202,3 +207,16 @@ def test_the_rle_images_are_as_encoded(manifest):
     rows = manifest.table[manifest.table.annotation_kind == "rle"]
     found = dict(zip(rows.image_path.str.split("/").str[-1], rows.mask_area, strict=True))
     assert found == {names[image_id]: area for image_id, area in areas.items()} and len(found) == 195
+
+
+def test_histograms_give_the_counts_of_real_masks_at_every_threshold(manifest):
+    predictor = Predictor.load("compact")
+    rows = manifest.rows("test").groupby("label").head(4)
+    scored, histograms = collect_histograms(predictor, manifest, rows)
+    answers = predict_rows(predictor, manifest, rows)
+    assert set(scored.label) == set(LABELS) and len(scored) == 12
+    for (_, answer, target), histogram in zip(answers, histograms, strict=True):
+        levels = np.rint(answer.probs * np.float32(255))
+        for number in range(1, 100):
+            mask = levels >= math.ceil(255 * (number / 100))
+            assert tuple(counts_at(histogram, number / 100)) == mask_counts(mask, target)

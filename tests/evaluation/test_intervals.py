@@ -34,3 +34,14 @@ def test_too_few_photographs(photos):
 
 def test_equal_values_have_no_width():
     assert bootstrap_interval(np.full(5, 0.25), np.arange(5)) == [0.25, 0.25]
+
+
+def test_it_covers_a_known_mean_of_clustered_values():
+    rng, covered, n_trials = np.random.default_rng(0), 0, 1000
+    for _ in range(n_trials):
+        sizes = rng.integers(1, 9, 60)
+        photos = np.repeat(np.arange(60), sizes)
+        values = 0.5 + rng.normal(0, 0.15, 60)[photos] + rng.normal(0, 0.05, len(photos))
+        low, high = bootstrap_interval(values, photos, n_draws=500)
+        covered += low <= 0.5 <= high
+    assert 0.92 <= covered / n_trials <= 0.98

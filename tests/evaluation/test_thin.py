@@ -1,7 +1,23 @@
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt
+from skimage.morphology import skeletonize
+from skimage.segmentation import find_boundaries
 
-from drywall_seg.evaluation.thin import LineCounts, centre_line_counts, line_scores
+from drywall_seg.evaluation.thin import (
+    Matches,
+    boundary_matches,
+    centre_line_matches,
+    cldice,
+    crack_scores,
+    joint_line_scores,
+    match_within,
+    outline,
+    precision_recall_f1,
+    skeleton,
+    skeleton_matches,
+    tolerance_matches,
+)
 
 
 def band(row, thickness=5, columns=slice(10, 90), side=100):
@@ -10,38 +26,97 @@ def band(row, thickness=5, columns=slice(10, 90), side=100):
     return mask
 
 
-def f1(mask, target, tolerance=None):
-    return line_scores(centre_line_counts(mask, target, tolerance))["line_f1"]
+def blobs(seed, shape=(70, 90)):
+    """Random figures: some touch the border, some are thin."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros(shape, bool)
+    for _ in range(rng.integers(0, 6)):
+        top, left = rng.integers(0, shape[0]), rng.integers(0, shape[1])
+        mask[top : top + rng.integers(1, 25), left : left + rng.integers(1, 40)] = True
+    return mask
 
 
-def test_thickness_does_not_matter_and_place_does():
-    assert f1(band(50, 9), band(50, 5), 4.0) == 1
-    assert f1(band(52), band(50), 2.0) == 1
-    assert f1(band(54), band(50), 2.0) == 0
+def brute_force(pred, true, tolerance):
+    """By distance transforms of the whole picture."""
+    near = []
+    for points, others in ((pred, true), (true, pred)):
+        distance = distance_transform_edt(~others) if others.any() else np.full(others.shape, np.inf)
+        near.append(int((points & (distance <= tolerance)).sum()))
+    return Matches(near[0], int(pred.sum()), near[1], int(true.sum()))
 
 
-def test_the_tolerance_is_a_share_of_the_longer_side_and_inclusive():
-    assert f1(band(51, 1), band(50, 1)) == 1  # 1 % of 100 pixels
-    assert f1(band(52, 1), band(50, 1)) == 0
-    wide = np.zeros((100, 400), np.uint8), np.zeros((100, 400), np.uint8)
-    wide[0][50, 10:390] = wide[1][54, 10:390] = 255
-    assert f1(*wide) == 1
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("tolerance", [0, 1, 2.5, 5])
+def test_matching_equals_brute_force(seed, tolerance):
+    pred, true = blobs(seed), blobs(seed + 1000)
+    assert match_within(pred, true, tolerance) == brute_force(pred, true, tolerance)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_skeleton_and_outline_equal_scikit_images(seed):
+    mask = blobs(seed)
+    mask[:2], mask[-2:], mask[:, :2], mask[:, -2:] = False, False, False, False
+    assert np.array_equal(skeleton(mask), skeletonize(mask))
+    assert np.array_equal(outline(mask), find_boundaries(mask, mode="inner"))
+
+
+def test_the_borders_of_the_photo_are_no_outline():
+    mask = np.zeros((20, 20), bool)
+    mask[:8] = True
+    assert outline(mask).sum() == 20 and outline(mask)[7].all()
+
+
+def test_thickness_does_not_matter_to_centre_lines_and_place_does():
+    assert precision_recall_f1(centre_line_matches(band(50, 9), band(50, 5)))[2] > 0.98  # ends differ
+    assert precision_recall_f1(centre_line_matches(band(51, 1), band(50, 1)))[2] == 1  # 1 % of 100 pixels
+    assert precision_recall_f1(centre_line_matches(band(52, 1), band(50, 1)))[2] == 0
+
+
+def test_tolerances_grow_with_the_photo():
+    for scale in (1, 2):
+        near, far = (np.zeros((640 * scale, 640 * scale), np.uint8) for _ in range(2))
+        near[100 * scale], far[100 * scale + 3 * scale] = 255, 255
+        assert precision_recall_f1(tolerance_matches(near, far, 2))[2] == 0
+        assert precision_recall_f1(tolerance_matches(near, far, 4))[2] == 1
 
 
 def test_precision_and_recall():
     half = band(50, 1, slice(10, 50))
-    counts = centre_line_counts(half, band(50, 1), 0.0)
-    assert counts == LineCounts(40, 40, 40, 80)
-    assert line_scores(counts) == {"line_precision": 1.0, "line_recall": 0.5, "line_f1": pytest.approx(2 / 3)}
-    swapped = line_scores(centre_line_counts(band(50, 1), half, 0.0))
-    assert swapped["line_precision"] == 0.5 and swapped["line_recall"] == 1.0
+    assert centre_line_matches(half, band(80, 1)) == Matches(0, 40, 0, 80)
+    scores = joint_line_scores(half, band(50, 1))
+    assert scores["joint_line_precision"] == 1 and scores["joint_line_recall"] == 41 / 80  # one pixel of tolerance
 
 
-@pytest.mark.parametrize(
-    ("mask", "target", "expected"),
-    [(False, False, (1, 1, 1)), (True, False, (0, 1, 0)), (False, True, (1, 0, 0))],
-)
-def test_empty_masks(mask, target, expected):
+def test_cldice_equals_its_definition():
+    mask, target = band(50, 9, slice(10, 60)), band(52, 5)
+    pred, true = skeletonize(mask > 0), skeletonize(target > 0)
+    precision, sensitivity = (pred & (target > 0)).sum() / pred.sum(), (true & (mask > 0)).sum() / true.sum()
+    expected = 2 * precision * sensitivity / (precision + sensitivity)
+    assert cldice(mask, target) == pytest.approx(expected)
+
+
+def test_the_scores_of_cracks_have_their_names():
+    mask, target = band(50, 9, slice(10, 60)), band(52, 5)
+    matches = tolerance_matches(mask, target, 2), tolerance_matches(mask, target, 4), boundary_matches(mask, target)
+    names = ["tolerance_f1_2px", "tolerance_f1_4px", "boundary_f1"]
+    assert crack_scores(mask, target) == {n: precision_recall_f1(m)[2] for n, m in zip(names, matches, strict=True)}
+
+
+SCORES = [
+    lambda m, t: precision_recall_f1(skeleton_matches(m, t)),
+    lambda m, t: precision_recall_f1(tolerance_matches(m, t, 2)),
+    lambda m, t: precision_recall_f1(boundary_matches(m, t)),
+    lambda m, t: precision_recall_f1(centre_line_matches(m, t)),
+]
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_all_agree_on_empty_masks(score):
     nothing, line = np.zeros((100, 100), np.uint8), band(50)
-    counts = centre_line_counts(line if mask else nothing, line if target else nothing)
-    assert tuple(line_scores(counts).values()) == expected
+    assert score(nothing, nothing) == (1, 1, 1)
+    assert score(line, nothing) == (0, 1, 0)
+    assert score(nothing, line) == (1, 0, 0)
+    assert score(line, line) == (1, 1, 1)
+    everything = np.full((100, 100), 255, np.uint8)
+    assert score(everything, nothing)[2] == score(nothing, everything)[2] == 0
+    assert score(everything, everything) == (1, 1, 1)

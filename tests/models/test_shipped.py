@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from drywall_seg.config import PRESETS
 from drywall_seg.data.manifest import build_manifest
 from drywall_seg.data.splits import photo_hash
-from drywall_seg.evaluation.evaluate import collect_histograms, unseen_rows
+from drywall_seg.evaluation.collect import collect_histograms, unseen_rows
 from drywall_seg.evaluation.metrics import counts_at, iou
 from drywall_seg.inference import Predictor
 from drywall_seg.models import COMPACT, load_segmenter

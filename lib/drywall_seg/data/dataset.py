@@ -36,11 +36,13 @@ class PromptedDataset(Dataset):
         degrade_share: float = 0.0,
         joint_line_repeats: int = 1,
         paraphrases: bool = False,
+        balance_labels: bool = False,
     ) -> None:
         self.manifest, self.image_size, self.mean, self.std = manifest, image_size, mean, std
         self.seed, self.negative_share = seed, negative_share
         self.crop_min, self.color_strength = crop_min, color_strength
         self.degrade_share, self.paraphrases = degrade_share, paraphrases
+        self.balance_labels = balance_labels
         self.epoch = 0
         rows = list(manifest.rows(split).itertuples(index=False))
         self.records = [r for r in rows for _ in range(joint_line_repeats if r.label == "joint_line" else 1)]
@@ -71,8 +73,17 @@ class PromptedDataset(Dataset):
         }
 
     def order(self) -> list[int]:
-        """Returns the epoch's order of indices, drawn from (seed, epoch)."""
-        return np.random.default_rng((self.seed, self.epoch)).permutation(len(self)).tolist()
+        """Returns the epoch's order of indices, drawn from (seed, epoch).
+
+        A permutation; with `balance_labels` drawn with replacement, each label as often.
+        """
+        rng = np.random.default_rng((self.seed, self.epoch))
+        if not self.balance_labels:
+            return rng.permutation(len(self)).tolist()
+        labels = np.array([record.label for record in self.records])
+        names, counts = np.unique(labels, return_counts=True)
+        weights = 1 / counts[np.searchsorted(names, labels)]
+        return rng.choice(len(self), len(self), p=weights / weights.sum()).tolist()
 
 
 def draw_prompt(

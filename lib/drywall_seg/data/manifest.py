@@ -1,7 +1,7 @@
 """The manifest: exports and overlays merged into one row per (image, label), masks beside it."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class Manifest:
     folder: Path
     info: dict[str, Any]
     """The sidecar `manifest.json`: data root, settings, fingerprint, summary."""
+    score_known: bool = False
+    """Whether photographs that a model was trained on are scored too."""
 
     def rows(self, split: str) -> pd.DataFrame:
         """Returns the rows of train, val or test."""
@@ -53,7 +55,19 @@ def prepare(config: RunConfig) -> Manifest:
     data_root = resolve_data(config.data_root)
     folder = project_root() / "data" / "processed" / data_root.name
     overlays = sorted((project_root() / "data" / "annotations").glob("*.coco.json"))
-    return build_manifest(data_root, folder, config.split, config.seed, overlays)
+    manifest = build_manifest(data_root, folder, config.split, config.seed, overlays)
+    return narrow(manifest, config.only_label, config.drop_shared, config.score_known)
+
+
+def narrow(manifest: Manifest, only_label: str | None, drop_shared: bool, score_known: bool) -> Manifest:
+    """Returns a manifest without the rows that a configuration does without; what is stored stays whole."""
+    table = manifest.table
+    if only_label:
+        table = table[table.label == only_label]
+    if drop_shared:
+        held_out = set(table.photo_id[table.split != "train"])
+        table = table[(table.split != "train") | ~table.photo_id.isin(held_out)]
+    return replace(manifest, table=table.reset_index(drop=True), score_known=score_known)
 
 
 def resolve_data(path: str) -> Path:

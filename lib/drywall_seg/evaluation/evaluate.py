@@ -1,7 +1,7 @@
-"""Scores what inference delivers, at the photos' own size."""
+"""Scores of a run on test, of what inference delivers at the photos' own size: metrics and tables in its folder."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,118 +11,24 @@ import pandas as pd
 from drywall_seg.config import RunConfig, has_checkpoint, model_of, run_folder_of
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.data.splits import known_photographs
-from drywall_seg.evaluation.metrics import counts_at, mask_counts, score_histogram, score_rows, summarise
-from drywall_seg.evaluation.thin import centre_line_counts, line_scores
-from drywall_seg.evaluation.thresholds import choose_thresholds
-from drywall_seg.images import read_image, read_mask
+from drywall_seg.evaluation.breakdowns import break_down
+from drywall_seg.evaluation.collect import KEPT, collect_histograms, predict_rows, score_raw_masks, unseen_rows
+from drywall_seg.evaluation.curves import calibration, expected_calibration_error, precision_recall, presence_roc
+from drywall_seg.evaluation.metrics import mask_counts, score_histogram, score_rows, summarise
+from drywall_seg.evaluation.robustness import ask_otherwise, prompt_warnings, resize_photos, sample_images
+from drywall_seg.evaluation.runtime import footprint, measure_runtime
+from drywall_seg.evaluation.thin import CRACK_SCORES, LINE_SCORES, cldice, crack_scores, joint_line_scores
+from drywall_seg.evaluation.thresholds import sweep_table
+from drywall_seg.images import read_mask
 from drywall_seg.inference.files import OutputNames
-from drywall_seg.inference.predict import Prediction, Predictor, to_levels
+from drywall_seg.inference.predict import Predictor, to_levels
 from drywall_seg.inference.torch_backend import device_name
-from drywall_seg.paraphrases import draw_absent
-from drywall_seg.prompts import ABSENT_LABELS, canonical_prompt
-from drywall_seg.runs import environment, progress, write_csv, write_json, write_mask
+from drywall_seg.prompts import LABELS, TASK_LABELS
+from drywall_seg.runs import environment, read_json, write_csv, write_json, write_mask
 
-KEPT = ["image_id", "photo_id", "source", "label", "annotation_kind"]
-
-
-def predict_rows(
-    predictor: Predictor,
-    manifest: Manifest,
-    rows: pd.DataFrame,
-    batch_size: int = 8,
-    threshold: float | None = None,
-) -> Iterator[tuple[Any, Prediction, np.ndarray]]:
-    """Predicts manifest rows with their labels' canonical sentences; each image is read and encoded once.
-
-    Yields:
-        Row, prediction, and target uint8 (H, W), {0, 255}.
-    """
-    images = [list(group.itertuples(index=False)) for _, group in rows.groupby("image_id", sort=True)]
-    batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
-
-    def read(batch: list[list[Any]]) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
-        photos = [read_image(manifest.image_file(group[0])) for group in batch]
-        return photos, [[read_mask(manifest.mask_file(row)) for row in group] for group in batch]
-
-    with ThreadPoolExecutor(1) as reader:  # reads one batch ahead
-        ahead = reader.submit(read, batches[0]) if batches else None
-        for number, batch in enumerate(progress(batches, "predicting", "batch")):
-            photos, targets = ahead.result()
-            if number + 1 < len(batches):
-                ahead = reader.submit(read, batches[number + 1])
-            prompts = [[canonical_prompt(row.label) for row in group] for group in batch]
-            predictions = predictor.predict_batch(photos, prompts, threshold)
-            for group, answers, truths in zip(batch, predictions, targets, strict=True):
-                yield from zip(group, answers, truths, strict=True)
-
-
-def collect_histograms(
-    predictor: Predictor, manifest: Manifest, rows: pd.DataFrame, batch_size: int = 8
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Runs the model once over rows; every threshold's figures of the raw mask follow from what it returns.
-
-    Returns:
-        The rows in the order of the histograms, and score histograms int64 (N, 2, 256).
-    """
-    kept, histograms = [], []
-    for row, prediction, target in predict_rows(predictor, manifest, rows, batch_size):
-        kept.append({name: getattr(row, name) for name in KEPT})
-        histograms.append(score_histogram(to_levels(prediction.probs), target))
-    return pd.DataFrame(kept, columns=KEPT), np.array(histograms, np.int64).reshape(-1, 2, 256)
-
-
-def unseen_rows(predictor: Predictor, manifest: Manifest, split: str) -> tuple[pd.DataFrame, int]:
-    """Returns a split's rows without the photographs that the model was trained on, and how many those were."""
-    rows = manifest.rows(split)
-    known = known_photographs(rows, predictor.backend.trained_on)
-    return rows[~known].reset_index(drop=True), int(rows.photo_id[known].nunique())
-
-
-def collect_presence(
-    predictor: Predictor, manifest: Manifest, rows: pd.DataFrame, seed: int, n_images: int = 60
-) -> tuple[np.ndarray, np.ndarray]:
-    """Asks a sample of photos for what is there, for the labels that are known not to be, and for three other things.
-
-    Args:
-        predictor: The model.
-        manifest: The data.
-        rows: Those to sample from.
-        seed: Of the sample and of the other things, which are those that training draws from.
-        n_images: At most, a label.
-
-    Returns:
-        Presence of what is there, and of what is not.
-    """
-    present, absent = [], []
-    chosen = rows.groupby("label").image_id.apply(lambda ids: ids.sample(min(len(ids), n_images), random_state=seed))
-    for number, image_id in enumerate(progress(sorted(set(chosen)), "presence", "photo")):
-        group = manifest.table[manifest.table.image_id == image_id]
-        there = [canonical_prompt(label) for label in group.label[group.mask_area > 0]]
-        others = set.intersection(*(set(ABSENT_LABELS[label]) for label in group.label))
-        rng = np.random.default_rng((seed, number))
-        missing = [canonical_prompt(label) for label in sorted(others)] + [draw_absent(rng) for _ in range(3)]
-        answers = predictor.predict(manifest.image_file(next(group.itertuples())), there + missing)
-        present += [answer.presence for answer in answers[: len(there)]]
-        absent += [answer.presence for answer in answers[len(there) :]]
-    return np.array(present), np.array(absent)
-
-
-def score_validation(
-    predictor: Predictor, manifest: Manifest, batch_size: int = 8, threshold: float | None = None
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Chooses thresholds on val, unless one is given, and scores the raw masks at them.
-
-    Returns:
-        Thresholds by label, and the summary of `metrics.summarise`.
-    """
-    rows, histograms = collect_histograms(predictor, manifest, unseen_rows(predictor, manifest, "val")[0], batch_size)
-    thresholds = choose_thresholds(rows, histograms)
-    if threshold is not None:
-        thresholds = dict.fromkeys(thresholds, threshold)
-    rows["threshold"] = rows.label.map(thresholds)
-    counts = [counts_at(h, t) for h, t in zip(histograms, rows.threshold, strict=True)]
-    rows[["tp", "fp", "fn"]] = np.array(counts, np.int64).reshape(-1, 3)
-    return thresholds, summarise(score_rows(rows))
+TABLES = "tables"
+Scored = tuple[pd.DataFrame, np.ndarray]
+"""Rows and their score histograms."""
 
 
 def evaluate(
@@ -130,9 +36,11 @@ def evaluate(
     manifest: Manifest,
     split: str,
     masks_folder: Path | None = None,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     threshold: float | None = None,
-) -> pd.DataFrame:
+    n_images: int = 0,
+    seed: int = 42,
+) -> tuple[pd.DataFrame, np.ndarray]:
     """Scores the delivered masks of a split, one row per (image, label), without photographs that the model knows.
 
     Args:
@@ -140,35 +48,41 @@ def evaluate(
         manifest: The data.
         split: val or test.
         masks_folder: Where to write the masks; None to keep none.
-        batch_size: Images encoded at once.
+        batch_size: Images encoded at once; None for what suits the device.
         threshold: For all labels, in place of the predictor's.
+        n_images: Of the task's labels, a sample with as many of each; 0 for all rows.
+        seed: Of the sample.
 
     Returns:
-        Columns image_id, photo_id, source, label, annotation_kind, prompt, threshold, presence, tp, fp, fn,
-        mask_file (its name in masks_folder, or empty), line_precision, line_recall, line_f1 (of the centre lines
-        at 1 % of the longer side; joint_line only, else NaN), iou, dice. No rows where the split has none.
+        A table with the manifest's columns `collect.KEPT`, prompt, threshold, presence, tp, fp, fn, mask_file (its
+        name in masks_folder, or empty), cldice, for cracks `thin.CRACK_SCORES`, for joint lines and taping areas
+        `thin.LINE_SCORES`: of the mask's centre line against the `joint_line` truth (NaN without one), iou and dice.
+        And the score histograms of its rows, int64 (N, 2, 256). No rows where the split has none.
     """
-    results = []
+    results, histograms = [], []
     names = OutputNames()
     rows, _ = unseen_rows(predictor, manifest, split)
+    lines = {row.image_id: manifest.mask_file(row) for row in rows[rows.label == "joint_line"].itertuples()}
+    if n_images:
+        rows = sample_images(rows[rows.label.isin(TASK_LABELS)], seed, n_images // len(TASK_LABELS))
     for row, prediction, target in predict_rows(predictor, manifest, rows, batch_size, threshold):
+        histograms.append(score_histogram(to_levels(prediction.probs), target))
         tp, fp, fn = mask_counts(prediction.mask, target)
         result = {name: getattr(row, name) for name in KEPT}
-        result |= {
-            "prompt": prediction.prompt,
-            "threshold": prediction.threshold,
-            "presence": prediction.presence,
-        }
+        result |= {"prompt": prediction.prompt, "threshold": prediction.threshold, "presence": prediction.presence}
         result |= {"tp": tp, "fp": fp, "fn": fn, "mask_file": ""}
-        if row.label == "joint_line":
-            result |= line_scores(centre_line_counts(prediction.mask, target))
+        result["cldice"] = cldice(prediction.mask, target)
+        if row.label == "crack":
+            result |= crack_scores(prediction.mask, target)
+        elif row.image_id in lines:
+            result |= joint_line_scores(prediction.mask, read_mask(lines[row.image_id]))
         if masks_folder is not None:
             result["mask_file"] = names.mask_name(row.image_id, Path(row.image_path).stem, prediction.prompt)
             write_mask(masks_folder / result["mask_file"], prediction.mask)
         results.append(result)
-    columns = [*KEPT, "prompt", "threshold", "presence", "tp", "fp", "fn", "mask_file"]
-    columns += ["line_precision", "line_recall", "line_f1"]
-    return score_rows(pd.DataFrame(results, columns=columns))
+    columns = [*KEPT, "prompt", "threshold", "presence", "tp", "fp", "fn", "mask_file", "cldice"]
+    table = score_rows(pd.DataFrame(results, columns=[*columns, *CRACK_SCORES, *LINE_SCORES]))
+    return table, np.array(histograms, np.int64).reshape(-1, 2, 256)
 
 
 def run_predictor(config: RunConfig) -> Predictor:
@@ -176,39 +90,127 @@ def run_predictor(config: RunConfig) -> Predictor:
     return Predictor.load(model_of(config), None if has_checkpoint(config) else config.image_size)
 
 
-def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Scores a run on test and writes `metrics.json`, `per_image.csv` and `masks/` into its folder.
+def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
+    """Scores a run on test and writes `metrics.json`, `per_image.csv`, `masks/` and `tables/` into its folder.
+
+    Thresholds are those that were chosen on val before; test chooses nothing. The sweep over test is there to show
+    how much they matter.
 
     Returns:
-        The metrics and the table of images, as written.
+        The metrics and the tables, as `read_results` reads them.
     """
-    folder = run_folder_of(config)
-    predictor = run_predictor(config)
-    per_image = evaluate(predictor, manifest, "test", folder / "masks", threshold=config.threshold)
+    folder, predictor = run_folder_of(config), run_predictor(config)
+    if config.threshold is not None:
+        predictor.thresholds, predictor.chosen = dict.fromkeys(LABELS, config.threshold), "given"
+    seconds: dict[str, float] = {}
+    started = time.perf_counter()
+    per_image, histograms = evaluate(
+        predictor,
+        manifest,
+        "test",
+        folder / "masks",
+        n_images=config.test_images,
+        seed=config.seed,
+    )
+    seconds["scoring"] = time.perf_counter() - started
+    val = _timed(seconds, "val", collect_histograms, predictor, manifest, unseen_rows(predictor, manifest, "val")[0])
     for mask in set((folder / "masks").glob("*.png")) - {folder / "masks" / name for name in per_image.mask_file}:
         mask.unlink()  # of an earlier evaluation
+    tables = _tables(predictor, manifest, (per_image, histograms), val, seconds, config.seed)
+    asked = tables["questions"]
+    there, missing = asked.asked.isin(["canonical", "paraphrase"]), asked.asked.isin(["other_label", "absent"])
+    tables["presence_roc"], area = presence_roc(asked.presence[there].to_numpy(), asked.presence[missing].to_numpy())
+    summary = summarise(per_image)
+    _add_scores(summary, tables, known_photographs(per_image, predictor.backend.trained_on), per_image.label)
+    part = f"a sample of {config.test_images} images of the test part" if config.test_images else "test part"
     metrics = {
         "model": config.model,
-        "split": f"test part of the {config.split!r} split, seed {config.seed}",
+        "split": f"{part} of the {config.split!r} split, seed {config.seed}",
+        "thresholds_chosen": predictor.chosen,
         "n_photographs_left_out": unseen_rows(predictor, manifest, "test")[1],
         "presence_cut": predictor.presence_cut,
+        "presence_roc_auc": area,
         "scored": "delivered masks at the photos' own size; means are over images",
-        **summarise(per_image),
+        "warnings": prompt_warnings(asked),
+        **summary,
+        "val": {"scored": "raw masks", **score_raw_masks(*val, predictor.thresholds)},
+        "footprint": footprint(predictor, folder),
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
-    write_csv(folder / "per_image.csv", per_image)
-    write_json(folder / "metrics.json", metrics)
-    if not (folder / "config.json").is_file():  # a baseline that was never trained
+    if not has_checkpoint(config):  # a baseline that was never trained
         write_json(folder / "config.json", config.to_dict())
         write_json(folder / "environment.json", environment(device_name(), manifest.info["fingerprint"]))
-    return metrics, per_image
+    for name, table in tables.items():
+        write_csv(folder / TABLES / f"{name}.csv", table)
+    write_csv(folder / "per_image.csv", per_image)
+    write_json(folder / "metrics.json", metrics)
+    return read_results(folder)
+
+
+def _add_scores(summary: dict[str, Any], tables: dict[str, pd.DataFrame], known: pd.Series, labels: pd.Series) -> None:
+    """Adds what is not counted in pixels: calibration, wrong prompts, share of images of a known photograph."""
+    errors = expected_calibration_error(tables["calibration"])
+    wrong = tables["questions"].query("asked == 'other_label'")
+    areas, shares = wrong.groupby("photo_label").area.mean(), known.groupby(labels).mean()
+    for label, values in summary["labels"].items():
+        values["share_trained_on"] = float(shares[label])
+        values["expected_calibration_error"] = errors[label]
+        values["wrong_prompt_area"] = float(areas[label]) if label in areas else None
+    if summary["overall"]:
+        summary["overall"]["wrong_prompt_area"] = float(wrong.area.mean()) if len(wrong) else None
+
+
+def _tables(
+    predictor: Predictor,
+    manifest: Manifest,
+    test: Scored,
+    val: Scored,
+    seconds: dict[str, float],
+    seed: int,
+) -> dict[str, pd.DataFrame]:
+    """Makes the tables beside per_image; notes in `seconds` how long each pass over the photos took."""
+    sweeps = {"val": sweep_table(*val), "test": sweep_table(*test)}
+    paths = [manifest.image_file(row) for row in manifest.rows("test").drop_duplicates("image_id").itertuples()]
+    return {
+        "sweep": pd.concat([table.assign(split=split) for split, table in sweeps.items()], ignore_index=True),
+        "precision_recall": precision_recall(*test),
+        "calibration": calibration(*test),
+        "breakdowns": break_down(test[0]),
+        "questions": _timed(seconds, "prompt tests", ask_otherwise, predictor, manifest, "test", seed),
+        "sizes": _timed(seconds, "other sizes", resize_photos, predictor, manifest, "val"),
+        "runtime": _timed(seconds, "runtime", measure_runtime, predictor, paths),
+    }
+
+
+def _timed(seconds: dict[str, float], name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    started = time.perf_counter()
+    result = function(*arguments)
+    seconds[name] = time.perf_counter() - started
+    return result
+
+
+def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
+    """Reads the metrics and tables of an evaluated run, per_image among them.
+
+    Raises:
+        FileNotFoundError: If the run was not evaluated.
+    """
+    if not (folder / "metrics.json").is_file():
+        raise FileNotFoundError(f"{folder / 'metrics.json'}: not there; run 03_evaluate with this run_name first")
+    texts = {"image_id": str, "photo_id": str, "value": str}
+    numbers = dict.fromkeys(("width", "height", "tp", "fp", "fn"), int) | {"iou": float, "dice": float}
+    tables = {path.stem: pd.read_csv(path, dtype=texts) for path in sorted((folder / TABLES).glob("*.csv"))}
+    tables["questions"]["label"] = tables["questions"].label.fillna("")
+    tables["per_image"] = pd.read_csv(folder / "per_image.csv", dtype=texts | numbers)  # also where it has no rows
+    return read_json(folder / "metrics.json"), tables
 
 
 def metrics_table(metrics: dict[str, Any]) -> pd.DataFrame:
-    """Lays out `evaluate_run`'s metrics as a table: one row per label and one overall."""
+    """Lays out `evaluate_run`'s metrics as a table: one row per label and one overall, none for nothing."""
     rows = {**metrics["labels"], "overall": metrics["overall"]}
     table = pd.json_normalize([{"label": label, **row} for label, row in rows.items() if row])
+    if table.empty:
+        return pd.DataFrame(columns=["label"])
     for name in table.columns[table.columns.str.startswith("interval_95.")]:
-        table[name] = [
-            " to ".join(f"{v:.3f}" for v in bounds) if isinstance(bounds, list) else "" for bounds in table[name]
-        ]
+        table[name] = [" to ".join(f"{v:.3f}" for v in b) if isinstance(b, list) else "" for b in table[name]]
     return table.round(4)

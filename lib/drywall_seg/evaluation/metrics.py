@@ -6,8 +6,11 @@ import numpy as np
 import pandas as pd
 
 from drywall_seg.evaluation.intervals import bootstrap_interval
+from drywall_seg.evaluation.thin import CRACK_SCORES, LINE_SCORES
 from drywall_seg.inference.predict import first_level
 from drywall_seg.prompts import LABELS, TASK_LABELS
+
+SCORES = ["iou", "dice", "cldice", *CRACK_SCORES, *LINE_SCORES]
 
 
 def score_histogram(levels: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -77,35 +80,44 @@ def summarise(per_image: pd.DataFrame) -> dict[str, Any]:
 
     Returns:
         `overall` and `labels`, each with n_images, n_photographs, n_empty_target (images without any target, which
-        score 1 where the mask is empty too and 0 where not), n_empty_right (those that score 1), threshold (None
-        where the rows have several), mean_iou, mean_dice (means over images), pooled_iou, pooled_dice (of the
-        summed counts), where there are line scores mean_line_f1, and interval_95: bounds of each mean, from
-        bootstrapped photographs. An empty table has `overall` None.
+        score 1 where the mask is empty too and 0 where not), n_empty_right (those that score 1), n_empty_mask (images
+        where nothing was found), threshold (None where the rows have several), mean_iou, mean_dice (means over
+        images), cldice (a mean too, where the rows have it), pooled_iou, pooled_dice (of the summed counts), for
+        labels the means of the other scores of `thin.py` that their rows have, with n_joint_line_truth, the images
+        that have such a truth, and interval_95: bounds of each mean, from bootstrapped photographs.
+        An empty table has `overall` None.
     """
     if per_image.empty:
         return {"overall": None, "labels": {}}
     task = per_image[per_image.label.isin(TASK_LABELS)]
     labels = [label for label in LABELS if (per_image.label == label).any()]
     return {
-        "overall": _summary(task if len(task) else per_image),
-        "labels": {label: _summary(per_image[per_image.label == label]) for label in labels},
+        "overall": _summary(task if len(task) else per_image, ["iou", "dice", "cldice"]),
+        "labels": {label: _summary(per_image[per_image.label == label], SCORES) for label in labels},
     }
 
 
-def _summary(rows: pd.DataFrame) -> dict[str, Any]:
+def _summary(rows: pd.DataFrame, scores: list[str]) -> dict[str, Any]:
     tp, fp, fn = (int(rows[name].sum()) for name in ("tp", "fp", "fn"))
     empty = rows[rows.tp + rows.fn == 0]
     thresholds = rows.threshold.unique()
-    scores = ["iou", "dice"] + (["line_f1"] if "line_f1" in rows and rows.line_f1.notna().all() else [])
-    photo_ids = rows.photo_id.to_numpy()
+    having = {name: rows[rows[name].notna()] for name in scores if name in rows}
+    having = {name: known for name, known in having.items() if len(known)}
+    intervals = {n: bootstrap_interval(known[n].to_numpy(), known.photo_id.to_numpy()) for n, known in having.items()}
     return {
         "n_images": len(rows),
         "n_photographs": int(rows.photo_id.nunique()),
         "n_empty_target": len(empty),
         "n_empty_right": int((empty.fp == 0).sum()),
+        "n_empty_mask": int((rows.tp + rows.fp == 0).sum()),
         "threshold": float(thresholds[0]) if len(thresholds) == 1 else None,
-        **{f"mean_{name}": float(rows[name].mean()) for name in scores},
+        **{_mean_of(name): float(known[name].mean()) for name, known in having.items()},
+        **({"n_joint_line_truth": len(having["joint_line_f1"])} if "joint_line_f1" in having else {}),
         "pooled_iou": float(iou(tp, fp, fn)),
         "pooled_dice": float(dice(tp, fp, fn)),
-        "interval_95": {f"mean_{name}": bootstrap_interval(rows[name].to_numpy(), photo_ids) for name in scores},
+        "interval_95": {_mean_of(name): bounds for name, bounds in intervals.items()},
     }
+
+
+def _mean_of(score: str) -> str:
+    return score if score == "cldice" else f"mean_{score}"  # the name that metrics.json has for it

@@ -3,72 +3,109 @@
 import numpy as np
 import pandas as pd
 
-from drywall_seg.config import RunConfig, run_folder_of
 from drywall_seg.data.manifest import Manifest
-from drywall_seg.evaluation.evaluate import run_predictor, unseen_rows
+from drywall_seg.evaluation.collect import unseen_rows
 from drywall_seg.evaluation.metrics import iou, mask_counts
-from drywall_seg.evaluation.thin import centre_line_counts, line_scores
+from drywall_seg.evaluation.thin import joint_line_scores
 from drywall_seg.images import Letterbox, read_image, read_mask
 from drywall_seg.inference.predict import Predictor
 from drywall_seg.paraphrases import held_out_absent, held_out_sentences
 from drywall_seg.prompts import ABSENT_LABELS, LABELS, canonical_prompt
-from drywall_seg.runs import progress, write_csv
+from drywall_seg.runs import progress
 
 SIDES = (256, 1280)
-ASKED = ("canonical", "paraphrase", "other_label", "absent")
+ASKED = ("canonical", "paraphrase", "nothing_annotated", "other_label", "absent")
+COLUMNS = "image_id photo_id photo_label label asked prompt presence area iou iou_with_right".split()
+BLIND = 0.5
+"""IoU of the masks for the wrong and for the right sentence from which on a model counts as blind to sentences."""
+
+
+def sample_images(rows: pd.DataFrame, seed: int, n_images: int) -> pd.DataFrame:
+    """Returns the rows of a seeded sample of images, at most n_images a label."""
+    chosen = rows.groupby("label").image_id.apply(lambda ids: ids.sample(min(len(ids), n_images), random_state=seed))
+    return rows[rows.image_id.isin(set(chosen))].reset_index(drop=True)
 
 
 def ask_otherwise(
-    predictor: Predictor, manifest: Manifest, split: str, seed: int = 42, n_drawn: int = 4
+    predictor: Predictor, manifest: Manifest, split: str, seed: int = 42, n_drawn: int = 4, n_images: int = 60
 ) -> pd.DataFrame:
-    """Asks each photo of a split in other words, for another label, and for things that are on no wall.
+    """Asks a sample of a split's photos in other words, for another label, and for things that are on no wall.
 
     The words and things are those that training never sees (`paraphrases.held_out_*`). Each photo gets the
-    canonical sentence of its labels, `n_drawn` others for each of them, the canonical sentence of every label
-    that is known to be absent, and `n_drawn` absent things. Photographs that the model knows are left out.
+    canonical sentence of its labels, `n_drawn` others for each of them that has a target, the canonical sentence of
+    every label that is known to be absent, and `n_drawn` absent things. Photographs that the model knows are left out.
 
     Returns:
-        A table with columns image_id, photo_id, label (of the row, or the one asked for), asked (one of `ASKED`),
-        prompt, presence, area (share of the photo in the delivered mask), iou (NaN for what is not there).
+        A table with columns image_id, photo_id, photo_label (the first of the photo's), label (the one asked for, ""
+        for a thing), asked (one of `ASKED`), prompt, presence, area (share of the photo in the delivered mask), iou
+        (with the target; NaN for what is not there) and, for other labels, iou_with_right: of this mask with the one
+        for the photo's own label, which a model that ignores the sentence has near 1 (NaN where that one is empty).
     """
     results = []
-    rows, _ = unseen_rows(predictor, manifest, split)
+    rows = sample_images(unseen_rows(predictor, manifest, split)[0], seed, n_images)
     for number, (image_id, group) in enumerate(progress(rows.groupby("image_id"), "other words", "photo")):
         rng = np.random.default_rng((seed, number))
         truths = {row.label: read_mask(manifest.mask_file(row)) for row in group.itertuples()}
-        missing = [o for o in LABELS if all(o in ABSENT_LABELS[label] for label in truths)]
-        questions = [(label, "canonical", canonical_prompt(label)) for label in truths]
-        for label in truths:
-            words = rng.choice(held_out_sentences(label), n_drawn, replace=False)
-            questions += [(label, "paraphrase", str(text)) for text in words]
-        questions += [(label, "other_label", canonical_prompt(label)) for label in missing]
-        questions += [("", "absent", str(text)) for text in rng.choice(held_out_absent(), n_drawn, replace=False)]
+        questions = _questions(truths, rng, n_drawn)
         photo = manifest.image_file(next(group.itertuples()))
         answers = predictor.predict(photo, [text for _, _, text in questions])
+        right = answers[0].mask > 0
+        about = {"image_id": image_id, "photo_id": group.photo_id.iloc[0], "photo_label": group.label.iloc[0]}
         for (label, asked, text), answer in zip(questions, answers, strict=True):
-            result = {"image_id": image_id, "photo_id": group.photo_id.iloc[0], "label": label, "asked": asked}
-            result |= {"prompt": text, "presence": answer.presence, "area": float((answer.mask > 0).mean())}
-            counts = mask_counts(answer.mask, truths[label]) if label in truths else None
-            results.append(result | {"iou": float(iou(*counts)) if counts else np.nan})
-    columns = ["image_id", "photo_id", "label", "asked", "prompt", "presence", "area", "iou"]
-    return pd.DataFrame(results, columns=columns)
+            result = {**about, "label": label, "asked": asked, "prompt": text, "presence": answer.presence}
+            result["area"] = float((answer.mask > 0).mean())
+            if asked in ("canonical", "paraphrase"):
+                result["iou"] = float(iou(*mask_counts(answer.mask, truths[label])))
+            if asked == "other_label" and right.any():
+                result["iou_with_right"] = float(iou(*mask_counts(answer.mask, right)))
+            results.append(result)
+    return pd.DataFrame(results, columns=COLUMNS)
+
+
+def _questions(truths: dict[str, np.ndarray], rng: np.random.Generator, n_drawn: int) -> list[tuple[str, str, str]]:
+    """Returns label, kind and sentence of each question; the first is the canonical one of the first label."""
+    kinds = {label: "canonical" if truth.any() else "nothing_annotated" for label, truth in truths.items()}
+    questions = [(label, kind, canonical_prompt(label)) for label, kind in kinds.items()]
+    for label in (label for label, kind in kinds.items() if kind == "canonical"):
+        words = rng.choice(held_out_sentences(label), n_drawn, replace=False)
+        questions += [(label, "paraphrase", str(text)) for text in words]
+    missing = [o for o in LABELS if all(o in ABSENT_LABELS[label] for label in truths)]
+    questions += [(label, "other_label", canonical_prompt(label)) for label in missing]
+    return questions + [("", "absent", str(text)) for text in rng.choice(held_out_absent(), n_drawn, replace=False)]
 
 
 def summarise_questions(table: pd.DataFrame) -> pd.DataFrame:
-    """Summarises `ask_otherwise`'s table: one row for each kind of question and label.
+    """Summarises `ask_otherwise`'s table: one row for each kind of question and label asked for.
 
     Returns:
-        Columns asked, label, n_images, n_asked, mean_area, mean_presence, mean_iou (NaN for what is not there).
+        Columns asked, label, n_images, n_asked, mean_area, share_with_mask (of the answers, that masked anything),
+        mean_presence, mean_iou and mean_iou_with_right (NaN where there are none), and spread: the standard deviation
+        over the sentences for one photo, the canonical one among them, its mean over photos (paraphrases only).
     """
-    groups = table.groupby(["asked", "label"], sort=False)
+    groups = table.assign(masked=table.area > 0).groupby(["asked", "label"], sort=False)
     summary = groups.agg(
         n_images=("image_id", "nunique"),
         n_asked=("prompt", "size"),
         mean_area=("area", "mean"),
+        share_with_mask=("masked", "mean"),
         mean_presence=("presence", "mean"),
         mean_iou=("iou", "mean"),
-    )
-    return summary.reset_index().sort_values("asked", key=lambda asked: asked.map(ASKED.index), kind="stable")
+        mean_iou_with_right=("iou_with_right", "mean"),
+    ).reset_index()
+    there = table[table.asked.isin(["canonical", "paraphrase"])]
+    spread = there.groupby(["label", "image_id"]).iou.std(ddof=0).groupby("label").mean()
+    summary["spread"] = summary.label.map(spread).where(summary.asked == "paraphrase")
+    return summary.sort_values("asked", key=lambda asked: asked.map(ASKED.index), kind="stable", ignore_index=True)
+
+
+def prompt_warnings(table: pd.DataFrame) -> list[str]:
+    """Returns a warning for each label whose photos give nearly the same mask whatever is asked for."""
+    wrong = table[table.asked == "other_label"].groupby("photo_label").iou_with_right.mean()
+    return [
+        f"The sentence hardly matters: on {label} photos another label's sentence gives the same mask (IoU {value:.2f})"
+        for label, value in wrong.items()
+        if value >= BLIND
+    ]
 
 
 def resize_photos(predictor: Predictor, manifest: Manifest, split: str, sides: tuple[int, ...] = SIDES) -> pd.DataFrame:
@@ -85,7 +122,7 @@ def resize_photos(predictor: Predictor, manifest: Manifest, split: str, sides: t
 
     Returns:
         One row for each label and side (0 for the photo's own): columns label, side, n_images, mean_iou and
-        mean_line_f1 (of the centre lines; for joint_line only).
+        mean_joint_line_f1 (of the centre lines; for joint_line only).
     """
     results = []
     rows, _ = unseen_rows(predictor, manifest, split)
@@ -101,24 +138,10 @@ def resize_photos(predictor: Predictor, manifest: Manifest, split: str, sides: t
                 target = box.resize(truth) >= 128
                 result = {"label": row.label, "side": side, "iou": float(iou(*mask_counts(answer.mask, target)))}
                 if row.label == "joint_line":
-                    result |= line_scores(centre_line_counts(answer.mask, target))
+                    result |= joint_line_scores(answer.mask, target)
                 results.append(result)
-    table = pd.DataFrame(results, columns=["label", "side", "iou", "line_f1"])
+    table = pd.DataFrame(results, columns=["label", "side", "iou", "joint_line_f1"])
     groups = table.groupby(["label", "side"])
     return groups.agg(
-        n_images=("iou", "size"), mean_iou=("iou", "mean"), mean_line_f1=("line_f1", "mean")
+        n_images=("iou", "size"), mean_iou=("iou", "mean"), mean_joint_line_f1=("joint_line_f1", "mean")
     ).reset_index()
-
-
-def check_run(config: RunConfig, manifest: Manifest) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Asks a run otherwise on test, and resizes val; writes `questions.csv` and `sizes.csv` into its folder.
-
-    Returns:
-        The tables of `summarise_questions` and `resize_photos`.
-    """
-    folder, predictor = run_folder_of(config), run_predictor(config)
-    questions = ask_otherwise(predictor, manifest, "test", config.seed)
-    sizes = resize_photos(predictor, manifest, "val")
-    write_csv(folder / "questions.csv", questions)
-    write_csv(folder / "sizes.csv", sizes)
-    return summarise_questions(questions), sizes

@@ -1,30 +1,81 @@
-"""Thresholds and the presence cut, chosen on val."""
+"""Thresholds and the presence cut, chosen on val and on nothing else."""
 
 import numpy as np
 import pandas as pd
 
-from drywall_seg.evaluation.metrics import counts_at, dice
+from drywall_seg.config import THRESHOLD_RULES
+from drywall_seg.evaluation.metrics import counts_at, dice, iou
 
 CANDIDATES = np.arange(1, 100) / 100
 
 
-def sweep(histograms: np.ndarray) -> np.ndarray:
-    """Returns the mean Dice over images at each of the 99 candidates, for histograms (N, 2, 256); N above 0."""
-    return np.array([dice(*counts_at(histograms, t).T).mean() for t in CANDIDATES])
+def require_val(splits: pd.Series) -> None:
+    """Refuses to choose anything on rows that are not all of val.
+
+    Raises:
+        ValueError: Naming the other splits.
+    """
+    if others := sorted(set(splits) - {"val"}):
+        raise ValueError(f"thresholds and cuts are chosen on val alone, not on {', '.join(map(str, others))}")
 
 
-def choose_thresholds(rows: pd.DataFrame, histograms: np.ndarray) -> dict[str, float]:
-    """Chooses, for each label that occurs, the candidate with the largest mean Dice; of equal ones the middle.
+def sweep_table(rows: pd.DataFrame, histograms: np.ndarray) -> pd.DataFrame:
+    """Scores the raw masks of each label at each of the 99 candidates; the model is not run again.
 
     Args:
-        rows: The val rows, with their label.
+        rows: With their label.
         histograms: Score histograms of these rows, (N, 2, 256).
+
+    Returns:
+        99 rows a label that occurs: label, threshold, and means over images: mean_iou, mean_dice, mean_recall (1
+        where there is no target) and mean_false_alarm (share of the pixels that are not target but masked).
     """
+    counts = np.stack([counts_at(histograms, t) for t in CANDIDATES], axis=1)  # (N, 99, 3)
+    tp, fp, fn = np.moveaxis(counts, -1, 0)
+    others = np.maximum(histograms[:, 0].sum(-1), 1)[:, None]
+    scores = {
+        "mean_iou": iou(tp, fp, fn),
+        "mean_dice": dice(tp, fp, fn),
+        "mean_recall": np.where(tp + fn == 0, 1.0, tp / np.maximum(tp + fn, 1)),
+        "mean_false_alarm": fp / others,
+    }
+    labels = rows.label.to_numpy()
+    tables = [
+        pd.DataFrame(
+            {"label": label, "threshold": CANDIDATES, **{n: s[labels == label].mean(0) for n, s in scores.items()}}
+        )
+        for label in pd.unique(labels)
+    ]
+    columns = ["label", "threshold", *scores]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+
+
+def choose_thresholds(
+    rows: pd.DataFrame, histograms: np.ndarray, rule: str = THRESHOLD_RULES[0], budget: float = 0.005
+) -> dict[str, float]:
+    """Chooses a threshold for each label that occurs.
+
+    Args:
+        rows: The val rows, with label and split.
+        histograms: Score histograms of these rows, (N, 2, 256).
+        rule: One of `config.THRESHOLD_RULES`. `max mean Dice`: the candidate with the largest, of equal ones the
+            middle. `recall at a false-alarm budget`: the lowest candidate, whose recall is the largest, with a mean
+            false alarm within the budget; the highest candidate where none is.
+        budget: Of the second rule, as a share of the pixels that are not target.
+
+    Raises:
+        ValueError: If a row is not of val.
+    """
+    require_val(rows.split)
     chosen = {}
-    for label in rows.label.unique():
-        scores = sweep(histograms[(rows.label == label).to_numpy()])
-        best = np.flatnonzero(scores >= scores.max() - 1e-12)
-        chosen[label] = float(CANDIDATES[best[len(best) // 2]])
+    for label, table in sweep_table(rows, histograms).groupby("label", sort=False):
+        if rule == THRESHOLD_RULES[0]:
+            fits = table.mean_dice >= table.mean_dice.max() - 1e-12
+            kept = table.threshold[fits].to_numpy()
+            chosen[label] = float(kept[len(kept) // 2])
+        else:
+            within = table.threshold[table.mean_false_alarm <= budget]
+            chosen[label] = float(within.min() if len(within) else CANDIDATES[-1])
     return chosen
 
 
@@ -34,8 +85,8 @@ def choose_presence_cut(present: np.ndarray, absent: np.ndarray) -> float:
     Best is the largest sum of both shares that are told right (Youden 1950, doi:10.1002/1097-0142(1950)3:1<32).
 
     Args:
-        present: Presence, in [0, 1], of what was asked for and is there.
-        absent: Presence of what was asked for and is not.
+        present: Presence, in [0, 1], of what was asked for and is there; on val.
+        absent: Presence of what was asked for and is not; on val.
 
     Returns:
         The middle of the best gap between two values; 0, which empties nothing, where either side has no value.

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from drywall_seg.models.base import Segmenter
-from drywall_seg.models.weights import SETTINGS, read_photographs, read_settings
+from drywall_seg.models.weights import SETTINGS, licence_explained, read_photographs, read_settings
+from drywall_seg.runs import read_json
 
 __all__ = ["Segmenter", "load_segmenter"]
 
@@ -21,8 +22,8 @@ def load_segmenter(name_or_dir: str | Path, image_size: int | None = None) -> Se
     """Loads a model in evaluation mode, on the CPU.
 
     Args:
-        name_or_dir: `compact`, a folder that `Segmenter.save` wrote, a folder laid out as a hub's CLIPSeg, or
-            a hub id.
+        name_or_dir: `compact`, a folder that `Segmenter.save` wrote, a folder laid out as a hub's CLIPSeg or
+            SAM 3, or a hub id.
         image_size: Side of the square input in pixels; None for the checkpoint's own.
 
     Raises:
@@ -37,11 +38,23 @@ def load_segmenter(name_or_dir: str | Path, image_size: int | None = None) -> Se
     elif not folder.is_dir() and not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", str(name_or_dir)):
         raise ValueError(f"{folder}: no such folder, and not the form of a hub id")
     else:
-        from drywall_seg.models.clipseg_files import load_clipseg
-
-        segmenter = load_clipseg(str(name_or_dir), image_size)
+        segmenter = _load_released(str(name_or_dir), image_size)
     segmenter.trained_on = read_photographs(folder)
     return segmenter.eval()
+
+
+def _load_released(name: str, image_size: int | None) -> Segmenter:
+    from transformers.utils import cached_file
+
+    with licence_explained(name):
+        config_file = cached_file(name, "config.json")
+    if str(read_json(config_file).get("model_type")).startswith("sam3"):
+        from drywall_seg.models.sam3 import load_sam3
+
+        return load_sam3(name, image_size)
+    from drywall_seg.models.clipseg_files import load_clipseg
+
+    return load_clipseg(name, image_size)
 
 
 def _load_saved(folder: Path, image_size: int | None) -> Segmenter:
@@ -54,4 +67,9 @@ def _load_saved(folder: Path, image_size: int | None) -> Segmenter:
         from drywall_seg.models.clipseg_files import load_finetuned
 
         return load_finetuned(folder, image_size)
+    if architecture == "sam3":
+        from drywall_seg.models.sam3 import load_sam3
+
+        settings = read_settings(folder, "image_size", "base")
+        return load_sam3(settings["base"]["name"], image_size or settings["image_size"], settings["base"]["revision"])
     raise ValueError(f"{folder / SETTINGS}: unknown architecture {architecture!r}")

@@ -1,7 +1,7 @@
-"""The shipped model's results in README and model card: `python -m drywall_seg.visualization.results RUN_FOLDER`.
+"""Results in README and model card: `python -m drywall_seg.visualization.results RUN_FOLDER [OTHER_RUN_FOLDER...]`.
 
-The run is one of `03_evaluate` with model `compact`. What is written is kept beside the weights, and a test holds
-both documents to it.
+The run is one of `03_evaluate` with model `compact`. The others are the same recipe on other splits; without them
+those of last time stay. What is written is kept beside the weights, and a test holds both documents to it.
 """
 
 import re
@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from drywall_seg.config import project_root
+from drywall_seg.evaluation.reference import PUBLIC_CRACKS, REFERENCE_LEAKED, reference_table
 from drywall_seg.evaluation.robustness import summarise_questions
 from drywall_seg.models import COMPACT
+from drywall_seg.prompts import TASK_LABELS
 from drywall_seg.runs import read_json, whole_file, write_json
 
 STORED = "results.json"
@@ -36,22 +39,67 @@ def collect_results(run_folder: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: If the run has not been evaluated.
     """
-    questions = summarise_questions(pd.read_csv(run_folder / "questions.csv").fillna({"label": ""}))
+    questions = summarise_questions(pd.read_csv(run_folder / "tables" / "questions.csv").fillna({"label": ""}))
     return {
         "metrics": read_json(run_folder / "metrics.json"),
         "questions": _records(questions),
-        "sizes": _records(pd.read_csv(run_folder / "sizes.csv")),
+        "sizes": _records(pd.read_csv(run_folder / "tables" / "sizes.csv")),
         "device": read_json(run_folder / "environment.json")["device"],
     }
+
+
+def collect_other(run_folder: Path) -> dict[str, Any]:
+    """Returns what is shown of a run on another split.
+
+    Raises:
+        FileNotFoundError: If the run has not been evaluated.
+    """
+    metrics, split = read_json(run_folder / "metrics.json"), read_json(run_folder / "config.json")["split"]
+    return {"run": run_folder.name, "split": split, **{part: metrics[part] for part in ("overall", "labels", "val")}}
+
+
+def protocol_table(results: dict[str, Any]) -> str:
+    """Returns the reference report's runs and ours, by image and by photograph, as a Markdown table."""
+    ours = [other for other in results["others"] if other["split"] == "image"]
+    ours.append({**results["metrics"], "run": "compact, as shipped", "split": "photo"})
+    rows = []
+    for row in reference_table().replace({np.nan: None}).to_dict("records"):
+        pairs = [_pair(row[f"{part}_iou"], row[f"{part}_dice"], 4) for part in ("overall", "crack", "taping")]
+        leaked = f"about {REFERENCE_LEAKED:.0%} of photographs" if row["epochs"] else "nothing trained"
+        rows.append([f"`{row['run']}`, as reported", "image", row["n_images"], leaked, *pairs])
+    for run in ours:
+        labels, overall = [run["labels"][label] for label in TASK_LABELS], run["overall"]
+        leaked = " / ".join(f"{values['share_trained_on']:.0%}" for values in labels)
+        pairs = [_pair(v["mean_iou"], v["mean_dice"]) for v in (overall, *labels)]
+        rows.append([f"**{run['run']}**", run["split"], overall["n_images"], leaked, *pairs])
+    head = ["run", "split by", "test images", "leaked (crack / taping)", "overall IoU / Dice", "crack", "taping area"]
+    return _markdown(head, rows)
+
+
+def public_table(results: dict[str, Any]) -> str:
+    """Returns the attempts on the publisher's valid part of the cracks, ours among them, as a Markdown table."""
+    rows = [[row.attempt, 201, _pair(row.crack_iou, row.crack_dice), ""] for row in PUBLIC_CRACKS.itertuples()]
+    for run in results["others"]:
+        if run["split"] == "publisher":
+            values = run["val"]["labels"]["crack"]
+            interval = "{:.3f} to {:.3f}".format(*values["interval_95"]["mean_iou"])
+            scores = _pair(values["mean_iou"], values["mean_dice"])
+            rows.append([f"**{run['run']}**, sentence", values["n_images"], scores, interval])
+    return _markdown(["attempt", "images", "mean IoU / Dice", "95 % interval of IoU"], rows)
+
+
+def _pair(iou: float | None, dice: float | None, places: int = 3) -> str:
+    return " / ".join(f"{value:.{places}f}" for value in (iou, dice) if value is not None)
 
 
 def score_table(results: dict[str, Any]) -> str:
     """Returns the scores as a Markdown table, one row a label."""
     rows = []
     for label, values in results["metrics"]["labels"].items():
-        scores = [_with_interval(values, f"mean_{name}") for name in ("iou", "dice", "line_f1")]
+        scores = [_with_interval(values, f"mean_{name}") for name in ("iou", "dice", "joint_line_f1")]
+        scores[2] += f", n {values['n_joint_line_truth']}" if scores[2] else ""
         rows.append([f"`{label}`", TRUTH[label], values["n_images"], values["n_photographs"], *scores])
-    head = ["label", "truth", "images", "photographs", "mean IoU", "mean Dice", "centre-line F1"]
+    head = ["label", "truth", "images", "photographs", "mean IoU", "mean Dice", "centre-line F1 against `joint_line`"]
     return _markdown(head, rows)
 
 
@@ -69,7 +117,7 @@ def size_table(results: dict[str, Any]) -> str:
     """Returns the scores on resized photos as a Markdown table; F1 of the centre line for joint lines, else IoU."""
     cells: dict[str, dict[int, str]] = {}
     for row in results["sizes"]:
-        value = row["mean_iou"] if row["mean_line_f1"] is None else row["mean_line_f1"]
+        value = row["mean_iou"] if row["mean_joint_line_f1"] is None else row["mean_joint_line_f1"]
         cells.setdefault(row["label"], {})[row["side"]] = f"{value:.3f}"
     sides = sorted({row["side"] for row in results["sizes"]})
     names = {"joint_line": "centre-line F1"}
@@ -79,11 +127,20 @@ def size_table(results: dict[str, Any]) -> str:
 
 def render(results: dict[str, Any], text: str) -> str:
     """Returns a document with the tables between its marks made anew; the rest stays."""
-    for name, table in (("scores", score_table), ("questions", question_table), ("sizes", size_table)):
+    for name, table in TABLES.items():
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         text = pattern.sub(lambda _, t=table, b=begin, e=end: f"{b}\n{t(results)}\n{e}", text)
     return text
+
+
+TABLES = {
+    "scores": score_table,
+    "questions": question_table,
+    "sizes": size_table,
+    "protocols": protocol_table,
+    "public attempts": public_table,
+}
 
 
 def documents() -> list[Path]:
@@ -107,9 +164,12 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return table.round(6).astype(object).where(table.notna(), None).to_dict("records")
 
 
-def main(run_folder: Path) -> None:
+def main(run_folder: Path, *others: Path) -> None:
     """Stores a run's results beside the weights and writes them into the documents."""
     results = collect_results(run_folder)
+    stored = COMPACT / STORED
+    kept = read_json(stored).get("others", []) if stored.is_file() else []
+    results["others"] = [collect_other(other) for other in others] or kept
     write_json(COMPACT / STORED, results)
     for path in documents():
         with whole_file(path) as partial:
@@ -117,4 +177,4 @@ def main(run_folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

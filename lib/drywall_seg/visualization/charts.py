@@ -1,0 +1,82 @@
+"""Charts of an evaluated run: sweep, precision and recall, calibration, presence."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from drywall_seg.prompts import LABELS
+
+# Okabe and Ito's colours, told apart with every kind of colour blindness; line styles tell them apart in grey too.
+STYLES = dict(zip(LABELS, (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", ":")), strict=True))
+
+
+def plot_sweep(sweep: pd.DataFrame, thresholds: dict[str, float]) -> Figure:
+    """Plots mean Dice over images by threshold, on val and on test, those in use marked.
+
+    Args:
+        sweep: Columns split, label, threshold, mean_dice.
+        thresholds: Those in use, by label.
+    """
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    titles = {"val": "val", "test": "test: only to show how much they matter"}
+    for axis, split in zip(figure.subplots(1, 2, sharey=True), titles, strict=True):
+        for label, rows in _by_label(sweep[sweep.split == split]):
+            color, line = STYLES[label]
+            axis.plot(rows.threshold, rows.mean_dice, line, color=color, label=label)
+            used = rows[(rows.threshold - thresholds.get(label, -1)).abs() < 0.005]
+            axis.plot(used.threshold, used.mean_dice, "o", color=color)
+        axis.set(xlabel="threshold", xlim=(0, 1), ylim=(0, 1))
+        axis.set_title(titles[split], fontsize=10, loc="left")
+        _legend(axis)
+    figure.axes[0].set_ylabel("mean Dice over images")
+    return figure
+
+
+def plot_precision_recall(curve: pd.DataFrame, thresholds: dict[str, float]) -> Figure:
+    """Plots pooled precision against recall of the raw masks' pixels, the thresholds in use marked."""
+    figure = Figure(figsize=(4.5, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for label, rows in _by_label(curve):
+        color, line = STYLES[label]
+        axis.plot(rows.recall, rows.precision, line, color=color, label=label)
+        used = rows[(rows.threshold - thresholds.get(label, -1)).abs() < 0.005]
+        axis.plot(used.recall, used.precision, "o", color=color)
+    axis.set(xlabel="pooled recall of pixels", ylabel="pooled precision of pixels", xlim=(0, 1), ylim=(0, 1))
+    _legend(axis)
+    return figure
+
+
+def plot_calibration(calibration: pd.DataFrame) -> Figure:
+    """Plots how often pixels are target against how probable the model called them; on the diagonal it is right."""
+    figure = Figure(figsize=(4.5, 3.6), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    for label, rows in _by_label(calibration):
+        color, line = STYLES[label]
+        axis.plot(rows.mean_prob, rows.target_share, line, color=color, marker="o", markersize=4, label=label)
+    axis.set(xlabel="mean probability of the pixels", ylabel="share that is target", xlim=(0, 1), ylim=(0, 1))
+    _legend(axis)
+    return figure
+
+
+def plot_presence(roc: pd.DataFrame, cut: float) -> Figure:
+    """Plots presence as a detector of what is there, the cut in use marked."""
+    figure = Figure(figsize=(4.5, 3.6), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    axis.plot(roc.false_positive_rate, roc.true_positive_rate, color="black", drawstyle="steps-post")
+    above = roc[roc.cut >= cut].tail(1)
+    axis.plot(above.false_positive_rate, above.true_positive_rate, "o", color="black", label=f"cut {cut:.2f}")
+    axis.set(xlabel="share of what is not there that passes", ylabel="share of what is there that passes")
+    axis.set(xlim=(-0.02, 1), ylim=(0, 1.02))
+    _legend(axis)
+    return figure
+
+
+def _by_label(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    return [(label, table[table.label == label]) for label in LABELS if (table.label == label).any()]
+
+
+def _legend(axis: Axes) -> None:
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=9)
