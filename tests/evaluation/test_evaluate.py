@@ -61,6 +61,13 @@ def test_histograms_give_the_counts_of_the_masks_at_every_threshold(predictor, s
             assert tuple(counts_at(histogram, number / 100)) == mask_counts(mask, target)
 
 
+def test_without_thin_structures_the_pixels_are_the_same(predictor, sample_manifest):
+    whole, histograms = evaluate(predictor, sample_manifest, "test")
+    pixels, same = evaluate(predictor, sample_manifest, "test", thin=False)
+    assert pixels[["tp", "fp", "fn", "iou", "dice"]].equals(whole[["tp", "fp", "fn", "iou", "dice"]])
+    assert np.array_equal(histograms, same) and pixels.cldice.isna().all() and whole.cldice.notna().all()
+
+
 def test_the_sweep_runs_the_model_once_an_image_and_prompt(sample_manifest):
     backend = TorchBackend(new_compact(64))
     decoded = []

@@ -40,6 +40,7 @@ def evaluate(
     threshold: float | None = None,
     n_images: int = 0,
     seed: int = 42,
+    thin: bool = True,
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Scores the delivered masks of a split, one row per (image, label), without photographs that the model knows.
 
@@ -52,6 +53,7 @@ def evaluate(
         threshold: For all labels, in place of the predictor's.
         n_images: Of the task's labels, a sample with as many of each; 0 for all rows.
         seed: Of the sample.
+        thin: Whether to score thin structures too; else only pixels are counted.
 
     Returns:
         A table with the manifest's columns `collect.KEPT`, prompt, threshold, presence, tp, fp, fn, mask_file (its
@@ -71,10 +73,11 @@ def evaluate(
         result = {name: getattr(row, name) for name in KEPT}
         result |= {"prompt": prediction.prompt, "threshold": prediction.threshold, "presence": prediction.presence}
         result |= {"tp": tp, "fp": fp, "fn": fn, "mask_file": ""}
-        result["cldice"] = cldice(prediction.mask, target)
-        if row.label == "crack":
+        if thin:
+            result["cldice"] = cldice(prediction.mask, target)
+        if thin and row.label == "crack":
             result |= crack_scores(prediction.mask, target)
-        elif row.image_id in lines:
+        elif thin and row.image_id in lines:
             result |= joint_line_scores(prediction.mask, read_mask(lines[row.image_id]))
         if masks_folder is not None:
             result["mask_file"] = names.mask_name(row.image_id, Path(row.image_path).stem, prediction.prompt)
