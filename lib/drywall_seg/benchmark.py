@@ -69,8 +69,7 @@ def benchmark_evaluation(manifest: Manifest, repeats: int = 3) -> pd.DataFrame:
     batches = [tuple(zip(*asked[i : i + size], strict=True)) for i in range(0, len(asked), size)]
     ways = {
         "prediction": lambda: [len(predictor.predict_batch(files, prompts)) for files, prompts in batches],
-        "evaluation, pixel figures": lambda: evaluate(predictor, manifest, "test", thin=False),
-        "evaluation, thin structures too": lambda: evaluate(predictor, manifest, "test"),
+        "evaluation": lambda: evaluate(predictor, manifest, "test"),
     }
     table = _time_in_turn(ways, repeats, f"{len(photos)} test photos, {len(rows)} masks")
     return table.assign(times_as_long=table.median_s / table.median_s.iloc[0])
