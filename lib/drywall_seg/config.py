@@ -48,6 +48,7 @@ CHECKS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "drop_shared": _SWITCH,
     "score_known": _SWITCH,
     "test_images": (int, lambda v: v >= 0, "a whole number from 0 up"),
+    "tversky_alpha": (float, lambda v: 0 <= v <= 1, "from 0 to 1"),
     "crop_min": (float, lambda v: 0 < v <= 1, "above 0 to 1"),
     "degrade_share": (float, lambda v: 0 <= v <= 1, "from 0 to 1"),
     "color_strength": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
@@ -106,6 +107,14 @@ class RunConfig:
     """Ask in generated sentences too, not only in the listed ones."""
     bce_weight: float = 0.7
     dice_weight: float = 0.3
+    positive_weight: float = 1.0
+    """Of target pixels in BCE, against 1 for the others."""
+    focal_gamma: float = 0.0
+    """How much pixels that are told right count less in BCE."""
+    boundary_weight: float = 0.0
+    """What pixels near a target's outline count more in BCE: 1 + this."""
+    tversky_alpha: float = 0.5
+    """What false alarms count in Dice; misses count 1 - this."""
     warmup_share: float = 0.1
     clip_norm: float = 1.0
     crop_min: float = 0.5

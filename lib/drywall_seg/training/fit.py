@@ -26,7 +26,7 @@ from drywall_seg.models import Segmenter, load_segmenter
 from drywall_seg.models.imagenet import imagenet_compact
 from drywall_seg.models.weights import PHOTOGRAPHS
 from drywall_seg.runs import CHECKPOINT, environment, progress, read_json, whole_folder, write_csv, write_json
-from drywall_seg.training.losses import segmentation_loss
+from drywall_seg.training.losses import LOSS_OPTIONS, segmentation_loss
 from drywall_seg.training.optimisation import ema, learning_rate_factor, parameter_groups
 from drywall_seg.training.resume import FOLDER, load_state, save_state
 
@@ -162,13 +162,14 @@ def _train_epoch(
     workers = min(4, os.cpu_count() or 1) if device.type == "cuda" else 0  # on a CPU they would take its cores
     loader = DataLoader(dataset, config.batch_size, sampler=dataset.order(), num_workers=workers)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    options = {name: getattr(config, name) for name in LOSS_OPTIONS}
     segmenter.train()
     total = 0.0
     for batch in loader:
         pixels, target, valid = (batch[name].to(device) for name in ("pixel_values", "target", "valid"))
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             logits = segmenter(pixels, segmenter.encode_prompts(batch["prompt"]))
-        loss = segmentation_loss(logits, target, valid, config.bce_weight, config.dice_weight)
+        loss = segmentation_loss(logits, target, valid, **options)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at learning_rate {config.learning_rate}; lower it")
         optimizer.zero_grad(set_to_none=True)
