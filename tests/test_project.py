@@ -69,7 +69,7 @@ ORDER = [
     "evaluation",
     "training",
 ]
-ORDER += ["visualization", "notebooks", "benchmark", "cli"]
+ORDER += ["visualization", "notebooks", "sweep", "benchmark", "cli"]
 
 
 def part(module):

@@ -90,6 +90,17 @@ def train(parameters: Parameters, run_name: str | None) -> None:
 
 
 @main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def sweep(file: Path) -> None:
+    """Train and evaluate every run of a sweep FILE (YAML), skip what is finished, and rank them by val."""
+    from drywall_seg.sweep import run_sweep
+
+    ranking, folder = run_sweep(file)
+    click.echo(ranking.round(4).to_string(index=False))
+    click.echo(folder)
+
+
+@main.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--prompt", "prompts", multiple=True, required=True, help="A sentence; may be given many times.")
 @click.option("--model", default="compact", show_default=True, help="compact, a checkpoint folder, or a hub id.")

@@ -80,3 +80,23 @@ def _by_label(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 def _legend(axis: Axes) -> None:
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=9)
+
+
+def plot_ranking(table: pd.DataFrame) -> Figure:
+    """Plots each setting's score on val, best first: a dot for each seed, a bar at their mean.
+
+    Args:
+        table: Columns setting and val_score, a row for each run; one that failed has no score.
+    """
+    means = table.groupby("setting").val_score.mean().sort_values(na_position="first")
+    figure = Figure(figsize=(8, 1.2 + 0.4 * len(means)), layout="constrained")
+    axis = figure.subplots()
+    for height, (setting, mean) in enumerate(means.items()):
+        scores = table.val_score[table.setting == setting].dropna()
+        axis.plot(scores, [height] * len(scores), "o", color="#0072B2", alpha=0.7)
+        axis.plot([mean], [height], "|", color="black", markersize=16)
+        if scores.empty:
+            axis.text(0.01, height, "failed", transform=axis.get_yaxis_transform(), va="center")
+    axis.set_yticks(range(len(means)), list(means.index))
+    axis.set_xlabel("val: (mean IoU + mean Dice) / 2 of cracks and taping areas; a dot a seed, | their mean")
+    return figure
