@@ -45,7 +45,9 @@ def test_ratios(clock, monkeypatch):
 
 def test_ratio_of_the_evaluation(clock, monkeypatch, sample_manifest):
     asked, scored = [], []
-    monkeypatch.setattr(module.Predictor, "predict", lambda _, photo, prompts: asked.append((photo, prompts)))
+    monkeypatch.setattr(
+        module.Predictor, "predict_batch", lambda _, files, texts: asked.extend(zip(files, texts, strict=True)) or ()
+    )
     monkeypatch.setattr(module, "evaluate", lambda *arguments: scored.append(arguments[1:]))
     table = module.benchmark_evaluation(sample_manifest, 3)
     rows = sample_manifest.rows("test")

@@ -134,7 +134,8 @@ def report(runs: tuple[str, ...], outputs_root: str) -> None:
     from drywall_seg.visualization.report import write_report
 
     first, *others = (run_folder(resolve_path(outputs_root), name) for name in runs)
-    config = resolve_config(**read_json(first / "config.json"))
+    here = {"outputs_root": outputs_root, "run_name": first.name}  # wherever the folder has been moved to
+    config = resolve_config(**{**read_json(first / "config.json"), **here})
     click.echo(write_report(config, prepare(config), others))
 
 

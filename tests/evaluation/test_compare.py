@@ -49,3 +49,12 @@ def test_only_shared_images_count_and_each_label_for_itself():
 def test_other_truths_are_refused():
     with pytest.raises(ValueError, match="crack0, crack: .* different targets"):
         compare_runs(run([0.5]), run([0.5], target=11))
+
+
+def test_images_without_the_score_are_left_out():
+    base = np.linspace(0.1, 0.5, 20)
+    ours = run(base + 0.2)
+    ours.loc[3, "iou"] = np.nan
+    row = compare_runs(ours, run(base)).iloc[0]
+    assert row.verdict == "ours is better" and row.n_images == 19
+    assert compare_runs(run([np.nan] * 3), run([0.1] * 3)).empty

@@ -151,3 +151,31 @@ def test_photographs_that_the_model_knows_are_left_out(predictor, sample_manifes
         assert report.n_leaked.sum() == sample_manifest.rows("test").photo_id.isin(known).sum()
     finally:
         knowing.backend.trained_on = frozenset()
+
+
+def test_a_given_threshold_is_that_of_every_figure(project):
+    config = resolve_config(run_name="given", image_size=64, threshold=0.01)
+    metrics, tables = evaluate_run(config, prepare(config))
+    assert metrics["thresholds_chosen"] == "given"
+    assert {values["threshold"] for values in metrics["labels"].values()} == {0.01}
+    assert {values["threshold"] for values in metrics["val"]["labels"].values()} == {0.01}
+    shown = tables["questions"].query("asked == 'canonical'").set_index(["image_id", "label"]).iou
+    for row in tables["per_image"].itertuples():
+        if (row.image_id, row.label) in shown.index:
+            assert row.iou == pytest.approx(shown[row.image_id, row.label], abs=0.01)
+
+
+def test_a_sample_says_so_and_keeps_the_joint_lines_of_taping_areas(project):
+    config = resolve_config(run_name="few", image_size=64, test_images=4)
+    metrics, tables = evaluate_run(config, prepare(config))
+    assert metrics["split"].startswith("a sample of 4 images of the test part of the 'photo' split")
+    assert tables["per_image"].label.value_counts().to_dict() == {"crack": 2, "taping_area": 2}
+    assert metrics["labels"]["taping_area"]["n_joint_line_truth"] > 0
+
+
+def test_settings_of_a_baseline_are_those_of_its_last_evaluation(project):
+    for size in (64, 96):
+        config = resolve_config(run_name="baseline", image_size=size)
+        evaluate_run(config, prepare(config))
+    stored = json.loads((project / "outputs" / "baseline" / "config.json").read_text())
+    assert stored["image_size"] == 96

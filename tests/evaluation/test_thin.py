@@ -117,3 +117,6 @@ def test_all_agree_on_empty_masks(score):
     assert score(line, nothing) == (0, 1, 0)
     assert score(nothing, line) == (1, 0, 0)
     assert score(line, line) == (1, 1, 1)
+    everything = np.full((100, 100), 255, np.uint8)
+    assert score(everything, nothing)[2] == score(nothing, everything)[2] == 0
+    assert score(everything, everything) == (1, 1, 1)

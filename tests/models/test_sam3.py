@@ -1,15 +1,18 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from transformers import Sam3Config, Sam3Model
 
+from drywall_seg.config import resolve_config
 from drywall_seg.inference import Predictor
 from drywall_seg.inference.torch_backend import TorchBackend
 from drywall_seg.models import load_segmenter, sam3
 from drywall_seg.models.sam3 import Sam3Segmenter, noun_phrase, union_of_instances
 from drywall_seg.prompts import LABELS, PROMPTS
+from drywall_seg.training.fit import fit
 from tests.models.clipseg_folders import write_tokenizer
 
 SIDE = 56
@@ -119,3 +122,16 @@ def test_a_licence_not_agreed_to(monkeypatch, folder):
     monkeypatch.setattr(sam3.Sam3Model, "from_pretrained", refuse)
     with pytest.raises(OSError, match="agree to their licence.*log in"):
         load_segmenter(folder)
+    monkeypatch.setattr("transformers.utils.cached_file", refuse)  # where a hub id is refused first
+    with pytest.raises(OSError, match="facebook/sam3: .*agree to their licence.*log in"):
+        load_segmenter("facebook/sam3")
+
+
+def test_its_thresholds_are_chosen_on_val_without_a_training(folder, sample_manifest, tmp_path):
+    config = resolve_config(preset="sam3_zeroshot_subset100", model=str(folder), image_size=None, run_name="sam")
+    segmenter = load_segmenter(folder)
+    few = sample_manifest.table.groupby(["label", "split"]).head(2).reset_index(drop=True)
+    history = fit(segmenter, replace(sample_manifest, table=few), config, tmp_path)
+    stored = json.loads((tmp_path / "checkpoint" / "thresholds.json").read_text())
+    assert history.empty and stored["chosen"] == "on val: max mean Dice" and set(stored["thresholds"]) == set(few.label)
+    assert "presence_cut" in stored

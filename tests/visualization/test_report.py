@@ -1,4 +1,6 @@
 import re
+import shlex
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -7,14 +9,15 @@ from click.testing import CliRunner
 from drywall_seg.cli import main
 from drywall_seg.config import resolve_config
 from drywall_seg.data.manifest import prepare
-from drywall_seg.evaluation.evaluate import evaluate_run
+from drywall_seg.evaluation.evaluate import evaluate_run, metrics_table
 from drywall_seg.inference import Predictor
 from drywall_seg.inference.torch_backend import TorchBackend
 from drywall_seg.models import load_segmenter
+from drywall_seg.notebooks import declared_parameters, notebook_file
 from drywall_seg.prompts import LABELS, canonical_prompt
 from drywall_seg.runs import read_json, write_json
 from drywall_seg.visualization.html import table_of, text_of
-from drywall_seg.visualization.report import commands, write_report
+from drywall_seg.visualization.report import EVALUATE_PARAMETERS, commands, write_report
 
 
 @pytest.fixture
@@ -104,14 +107,37 @@ def test_the_command_makes_it_again_and_compares(evaluated):
 
 def test_commands(evaluated):
     config, _, folder = evaluated
-    assert commands(config, folder) == [
-        "drywall-seg run 03_evaluate -p preset compact -p image_size 64 --run-name mine"
-    ]
+    assert commands(config, folder) == ["drywall-seg run 03_evaluate -p preset compact --run-name mine"]
+    trained = resolve_config(
+        epochs=1, threshold_rule="recall at a false-alarm budget", outputs_root="a b", run_name="mine"
+    )
     (folder / "history.csv").touch()
-    assert commands(config, folder) == [
-        "drywall-seg train -p preset compact -p image_size 64 --run-name mine",
-        "drywall-seg run 03_evaluate --run-name mine",
-    ]
+    write_json(folder / "config.json", trained.to_dict())
+    train, again = commands(trained, folder, 0.3)
+    rule = "'recall at a false-alarm budget'"
+    given = f"-p preset compact -p outputs_root 'a b' -p epochs 1 -p threshold_rule {rule}"
+    assert train == f"drywall-seg train {given} --run-name mine"
+    assert again == "drywall-seg run 03_evaluate -p outputs_root 'a b' -p threshold 0.3 --run-name mine"
+    declared = declared_parameters(notebook_file("03_evaluate"))
+    assert set(EVALUATE_PARAMETERS) <= set(declared) and set(shlex.split(again)[4:-2:3]) <= set(declared)
+
+
+def test_a_run_that_was_moved_keeps_its_report_with_it(evaluated):
+    config, manifest, folder = evaluated
+    folder.rename(folder.with_name("renamed"))
+    result = CliRunner().invoke(main, ["report", "renamed"])
+    assert result.exit_code == 0, result.output
+    assert (folder.with_name("renamed") / "report.html").is_file() and not folder.exists()
+
+
+def test_nothing_to_score_is_said(project):
+    config = resolve_config(run_name="empty", image_size=64)
+    manifest = prepare(config)
+    manifest = replace(manifest, table=manifest.table[manifest.table.split != "test"].reset_index(drop=True))
+    metrics, tables = evaluate_run(config, manifest)
+    assert metrics_table(metrics).empty and tables["per_image"].empty
+    page = write_report(config, manifest).read_text()
+    assert "Nothing to score: the test part has no image" in page
 
 
 def test_tables():

@@ -69,10 +69,13 @@ def test_both_protocols_stand_beside_the_reference(tmp_path):
     write_json(tmp_path / "by-image" / "config.json", {"split": "image"})
     results = {"metrics": metrics_of(0.4, 0.6, 0.0), "others": [collect_other(tmp_path / "by-image")]}
     lines = protocol_table(results).splitlines()
-    assert "| `clipseg_ft_e8_352`, as reported | image | 959 | 93% | 0.4149 / 0.5618 | 0.4155 / 0.5607 |" in lines[3]
-    assert lines[-3].endswith("| image | 100 | none trained | 0.0000 |  | 0.0000 |")
-    assert lines[-2] == "| **by-image** | image | 40 | 50% | 0.550 / 0.650 | 0.500 / 0.600 | 0.700 / 0.800 |"
-    assert lines[-1] == "| **compact, as shipped** | photo | 40 | 0% | 0.450 / 0.550 | 0.400 / 0.500 | 0.600 / 0.700 |"
+    assert "| image | 959 | about 93% of photographs | 0.4149 / 0.5618 | 0.4155 / 0.5607 |" in lines[3]
+    assert lines[-3].endswith("| image | 100 | nothing trained | 0.0000 |  | 0.0000 |")
+    assert lines[-2] == "| **by-image** | image | 40 | 50% / 50% | 0.550 / 0.650 | 0.500 / 0.600 | 0.700 / 0.800 |"
+    assert (
+        lines[-1]
+        == "| **compact, as shipped** | photo | 40 | 0% / 0% | 0.450 / 0.550 | 0.400 / 0.500 | 0.600 / 0.700 |"
+    )
 
 
 def test_only_a_run_on_the_publishers_split_stands_beside_the_public_attempts(tmp_path):
@@ -83,7 +86,7 @@ def test_only_a_run_on_the_publishers_split_stands_beside_the_public_attempts(tm
         others.append(collect_other(tmp_path / split))
     lines = public_table({"others": others}).splitlines()
     assert [line.startswith("| **") for line in lines[2:]] == [False] * 4 + [True]
-    assert lines[-1] == "| **publisher**, sentence | 0.550 / 0.650 | 0.450 to 0.650 |"
+    assert lines[-1] == "| **publisher**, sentence | 201 | 0.550 / 0.650 | 0.450 to 0.650 |"
 
 
 def test_only_what_stands_between_the_marks_changes(run):

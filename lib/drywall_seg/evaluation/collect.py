@@ -23,6 +23,11 @@ KEPT = ["image_id", "photo_id", "source", "label", "annotation_kind", "split", "
 """What a table of results keeps of a manifest's row."""
 
 
+def images_at_once() -> int:
+    """Returns how many images are encoded at once: 8 on a GPU, 2 on a CPU, whose caches hold no more."""
+    return 8 if default_device() == "cuda" else 2
+
+
 def predict_rows(
     predictor: Predictor,
     manifest: Manifest,
@@ -36,13 +41,13 @@ def predict_rows(
         predictor: The model.
         manifest: The data.
         rows: Of the manifest.
-        batch_size: Images encoded at once; None for 8 on a GPU and 2 on a CPU, whose caches hold no more.
+        batch_size: Images encoded at once; None for `images_at_once`.
         threshold: For all of them; None for the stored one of each.
 
     Yields:
         Row, prediction, and target uint8 (H, W), {0, 255}.
     """
-    batch_size = batch_size or (8 if default_device() == "cuda" else 2)
+    batch_size = batch_size or images_at_once()
     images = [list(group.itertuples(index=False)) for _, group in rows.groupby("image_id", sort=True)]
     batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
 

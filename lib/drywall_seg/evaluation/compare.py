@@ -15,7 +15,7 @@ def compare_runs(ours: pd.DataFrame, theirs: pd.DataFrame, score: str = "iou") -
     Args:
         ours: A run's per_image table: image_id, label, photo_id, tp, fn and the score.
         theirs: The other run's.
-        score: Name of the column.
+        score: Name of the column; images without it are left out.
 
     Returns:
         One row for each label that both have: label, n_images, n_photographs, mean_ours, mean_theirs,
@@ -27,6 +27,7 @@ def compare_runs(ours: pd.DataFrame, theirs: pd.DataFrame, score: str = "iou") -
     """
     columns = ["image_id", "label", "photo_id", "tp", "fn", score]
     pairs = ours[columns].merge(theirs[columns], on=["image_id", "label"], suffixes=("", "_theirs"))
+    pairs = pairs[pairs[score].notna() & pairs[f"{score}_theirs"].notna()]
     differs = pairs.tp + pairs.fn != pairs.tp_theirs + pairs.fn_theirs
     if differs.any():
         first = pairs[differs].iloc[0]

@@ -62,9 +62,9 @@ def evaluate(
     results, histograms = [], []
     names = OutputNames()
     rows, _ = unseen_rows(predictor, manifest, split)
+    lines = {row.image_id: manifest.mask_file(row) for row in rows[rows.label == "joint_line"].itertuples()}
     if n_images:
         rows = sample_images(rows[rows.label.isin(TASK_LABELS)], seed, n_images // len(TASK_LABELS))
-    lines = {row.image_id: manifest.mask_file(row) for row in rows[rows.label == "joint_line"].itertuples()}
     for row, prediction, target in predict_rows(predictor, manifest, rows, batch_size, threshold):
         histograms.append(score_histogram(to_levels(prediction.probs), target))
         tp, fp, fn = mask_counts(prediction.mask, target)
@@ -100,6 +100,8 @@ def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any],
         The metrics and the tables, as `read_results` reads them.
     """
     folder, predictor = run_folder_of(config), run_predictor(config)
+    if config.threshold is not None:
+        predictor.thresholds, predictor.chosen = dict.fromkeys(LABELS, config.threshold), "given"
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     per_image, histograms = evaluate(
@@ -107,13 +109,11 @@ def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any],
         manifest,
         "test",
         folder / "masks",
-        threshold=config.threshold,
         n_images=config.test_images,
         seed=config.seed,
     )
     seconds["scoring"] = time.perf_counter() - started
     val = _timed(seconds, "val", collect_histograms, predictor, manifest, unseen_rows(predictor, manifest, "val")[0])
-    thresholds = predictor.thresholds if config.threshold is None else dict.fromkeys(LABELS, config.threshold)
     for mask in set((folder / "masks").glob("*.png")) - {folder / "masks" / name for name in per_image.mask_file}:
         mask.unlink()  # of an earlier evaluation
     tables = _tables(predictor, manifest, (per_image, histograms), val, seconds, config.seed)
@@ -122,20 +122,22 @@ def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any],
     tables["presence_roc"], area = presence_roc(asked.presence[there].to_numpy(), asked.presence[missing].to_numpy())
     summary = summarise(per_image)
     _add_scores(summary, tables, known_photographs(per_image, predictor.backend.trained_on), per_image.label)
+    part = f"a sample of {config.test_images} images of the test part" if config.test_images else "test part"
     metrics = {
         "model": config.model,
-        "split": f"test part of the {config.split!r} split, seed {config.seed}",
+        "split": f"{part} of the {config.split!r} split, seed {config.seed}",
+        "thresholds_chosen": predictor.chosen,
         "n_photographs_left_out": unseen_rows(predictor, manifest, "test")[1],
         "presence_cut": predictor.presence_cut,
         "presence_roc_auc": area,
         "scored": "delivered masks at the photos' own size; means are over images",
         "warnings": prompt_warnings(asked),
         **summary,
-        "val": {"scored": "raw masks", **score_raw_masks(*val, thresholds)},
+        "val": {"scored": "raw masks", **score_raw_masks(*val, predictor.thresholds)},
         "footprint": footprint(predictor, folder),
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
-    if not (folder / "config.json").is_file():  # a baseline that was never trained
+    if not has_checkpoint(config):  # a baseline that was never trained
         write_json(folder / "config.json", config.to_dict())
         write_json(folder / "environment.json", environment(device_name(), manifest.info["fingerprint"]))
     for name, table in tables.items():
@@ -196,16 +198,19 @@ def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]
     if not (folder / "metrics.json").is_file():
         raise FileNotFoundError(f"{folder / 'metrics.json'}: not there; run 03_evaluate with this run_name first")
     texts = {"image_id": str, "photo_id": str, "value": str}
+    numbers = dict.fromkeys(("width", "height", "tp", "fp", "fn"), int) | {"iou": float, "dice": float}
     tables = {path.stem: pd.read_csv(path, dtype=texts) for path in sorted((folder / TABLES).glob("*.csv"))}
     tables["questions"]["label"] = tables["questions"].label.fillna("")
-    tables["per_image"] = pd.read_csv(folder / "per_image.csv", dtype=texts)
+    tables["per_image"] = pd.read_csv(folder / "per_image.csv", dtype=texts | numbers)  # also where it has no rows
     return read_json(folder / "metrics.json"), tables
 
 
 def metrics_table(metrics: dict[str, Any]) -> pd.DataFrame:
-    """Lays out `evaluate_run`'s metrics as a table: one row per label and one overall."""
+    """Lays out `evaluate_run`'s metrics as a table: one row per label and one overall, none for nothing."""
     rows = {**metrics["labels"], "overall": metrics["overall"]}
     table = pd.json_normalize([{"label": label, **row} for label, row in rows.items() if row])
+    if table.empty:
+        return pd.DataFrame(columns=["label"])
     for name in table.columns[table.columns.str.startswith("interval_95.")]:
         table[name] = [" to ".join(f"{v:.3f}" for v in b) if isinstance(b, list) else "" for b in table[name]]
     return table.round(4)

@@ -61,8 +61,10 @@ def boundary_matches(mask: np.ndarray, target: np.ndarray, pixels_at_640: float 
     """Matches the outlines of mask and target (H, W): the pixels that have a neighbour outside, not at the border.
 
     The boundary F measure of Martin, Fowlkes & Malik 2004 (doi:10.1109/TPAMI.2004.1273918), without their one-to-one
-    assignment.
+    assignment. Where one of the two is empty nothing matches, though a mask of the whole photo has no outline.
     """
+    if mask.any() != target.any():
+        return Matches(0, int(np.count_nonzero(mask)), 0, int(np.count_nonzero(target)))
     outlines = (outline(array > 0) for array in (mask, target))
     return match_within(*outlines, pixels_at_640 * max(mask.shape) / 640)
 

@@ -70,9 +70,10 @@ class Predictor:
     """A loaded model with its thresholds."""
 
     def __init__(self, backend: Backend, thresholds: dict[str, float] | None = None, presence_cut: float = 0.0) -> None:
-        """Takes thresholds by label; a label without one gets 0.5."""
+        """Takes thresholds by label; a label without one gets 0.5. `chosen` says where they were chosen, and how."""
         self.backend = backend
         self.presence_cut = presence_cut
+        self.chosen = "nowhere: 0.5"
         self.thresholds = dict.fromkeys(LABELS, DEFAULT_THRESHOLD) | (thresholds or {})
         self._threads = ThreadPoolExecutor(os.cpu_count())  # for what numpy and Pillow do outside Python's lock
 
@@ -89,7 +90,9 @@ class Predictor:
         file = checkpoint_folder(name_or_dir) / THRESHOLDS_FILE
         stored = read_json(file) if file.is_file() else {}
         backend = TorchBackend(load_segmenter(name_or_dir, image_size).for_inference(), device)
-        return cls(backend, stored.get("thresholds"), stored.get("presence_cut", 0.0))
+        predictor = cls(backend, stored.get("thresholds"), stored.get("presence_cut", 0.0))
+        predictor.chosen = stored.get("chosen", predictor.chosen)
+        return predictor
 
     def predict(self, image: Any, prompts: list[str], threshold: float | None = None) -> list[Prediction]:
         """Predicts a mask for each prompt on one photo, which is encoded once.

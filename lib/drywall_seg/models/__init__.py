@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from drywall_seg.models.base import Segmenter
-from drywall_seg.models.weights import SETTINGS, read_photographs, read_settings
+from drywall_seg.models.weights import SETTINGS, licence_explained, read_photographs, read_settings
 from drywall_seg.runs import read_json
 
 __all__ = ["Segmenter", "load_segmenter"]
@@ -46,7 +46,8 @@ def load_segmenter(name_or_dir: str | Path, image_size: int | None = None) -> Se
 def _load_released(name: str, image_size: int | None) -> Segmenter:
     from transformers.utils import cached_file
 
-    config_file = cached_file(name, "config.json")
+    with licence_explained(name):
+        config_file = cached_file(name, "config.json")
     if str(read_json(config_file).get("model_type")).startswith("sam3"):
         from drywall_seg.models.sam3 import load_sam3
 

@@ -13,7 +13,7 @@ from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 from transformers.utils import cached_file
 
 from drywall_seg.models.base import Features, Segmenter
-from drywall_seg.models.weights import SETTINGS
+from drywall_seg.models.weights import SETTINGS, licence_explained
 from drywall_seg.prompts import PROMPTS
 from drywall_seg.runs import read_json, write_json
 
@@ -116,19 +116,12 @@ def load_sam3(name_or_dir: str, image_size: int | None = None, revision: str | N
         ValueError: If what is there is not a SAM 3.
     """
     name = str(Path(name_or_dir).resolve()) if Path(name_or_dir).is_dir() else str(name_or_dir)
-    try:
+    with licence_explained(name):
         model = Sam3Model.from_pretrained(name, revision=revision)
         tokenizer = CLIPTokenizer.from_pretrained(name, revision=revision)
         file = cached_file(
             name, "preprocessor_config.json", revision=revision, _raise_exceptions_for_missing_entries=False
         )
-    except OSError as error:
-        if "gated" in str(error) or "401" in str(error) or "403" in str(error):
-            raise OSError(
-                f"{name}: its weights are given only to those who agree to their licence: do so on the model's page, "
-                "then log in (`hf auth login`, or the token in HF_TOKEN)"
-            ) from error
-        raise
     settings = read_json(file) if file else {}
     size = settings.get("size", {}).get("height", model.config.vision_config.image_size)
     mean, std = (tuple(settings.get(key, (0.5, 0.5, 0.5))) for key in ("image_mean", "image_std"))

@@ -1,5 +1,8 @@
 """Weights and settings as files: safetensors and JSON; nothing here ever unpickles."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +71,21 @@ def read_photographs(folder: Path) -> frozenset[str]:
     """Returns the hashes of the photographs that a checkpoint was trained on; empty where it names none."""
     path = folder / PHOTOGRAPHS
     return frozenset(read_json(path)) if path.is_file() else frozenset()
+
+
+@contextmanager
+def licence_explained(name: str) -> Iterator[None]:
+    """Says what to do where a hub gives weights only to those who agreed to their licence.
+
+    Raises:
+        OSError: The hub's, or for such weights one that says how to get them.
+    """
+    try:
+        yield
+    except OSError as error:
+        if re.search(r"gated|\b40[13]\b", str(error)):
+            raise OSError(
+                f"{name}: its weights are given only to those who agree to their licence: do so on the model's page, "
+                "then log in (`hf auth login`, or the token in HF_TOKEN)"
+            ) from error
+        raise

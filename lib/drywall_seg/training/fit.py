@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from drywall_seg.config import RunConfig, resolve_model, run_folder_of
+from drywall_seg.config import THRESHOLD_RULES, RunConfig, resolve_model, run_folder_of
 from drywall_seg.data.dataset import PromptedDataset
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.data.splits import photo_hash
@@ -86,9 +86,14 @@ def fit(
     torch.manual_seed(config.seed)
     device = torch.device(default_device())
     segmenter.to(device)
+    if not config.epochs:  # a baseline, of which perhaps nothing can be trained
+        _validate(segmenter, manifest, config, folder, -math.inf)
+        write_csv(folder / "history.csv", pd.DataFrame(columns=["epoch"]))
+        _store_presence_cut(segmenter, manifest, config, folder)
+        return read_history(folder)
     optimizer = torch.optim.AdamW(parameter_groups(segmenter, config), weight_decay=config.weight_decay)
     dataset = _training_data(segmenter, manifest, config)
-    if config.epochs and not len(dataset):
+    if not len(dataset):
         raise ValueError(f"{manifest.folder / 'manifest.csv'}: no row is in train")
     n_steps = config.epochs * math.ceil(len(dataset) / config.batch_size)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(n_steps, config.warmup_share))
@@ -96,7 +101,7 @@ def fit(
     averaged = AveragedModel(segmenter, avg_fn=ema(config.ema_decay), use_buffers=True) if config.ema_decay else None
     modules = {"segmenter": segmenter} | ({"averaged": averaged} if averaged else {})
     history: list[dict[str, Any]] = []
-    if config.epochs and (state := load_state(folder, modules, optimizer)):
+    if state := load_state(folder, modules, optimizer):
         history = state["history"]
         vars(scheduler).update(state["scheduler"])
         scaler.load_state_dict(state["scaler"])
@@ -105,7 +110,7 @@ def fit(
     scored = averaged.module if averaged else segmenter
     with progress(None, "training", "step") as bar:
         bar.reset(total=n_steps)
-        bar.update(len(history) * n_steps // max(1, config.epochs))
+        bar.update(len(history) * n_steps // config.epochs)
         for epoch in range(len(history), config.epochs):
             started = time.monotonic()
             dataset.epoch = epoch
@@ -121,9 +126,6 @@ def fit(
             write_csv(folder / "history.csv", pd.DataFrame(history))
             if on_epoch:
                 on_epoch(history[-1])
-    if not config.epochs:
-        _validate(segmenter, manifest, config, folder, -math.inf)
-        write_csv(folder / "history.csv", pd.DataFrame(columns=["epoch"]))
     _store_presence_cut(segmenter, manifest, config, folder)
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     return read_history(folder)
@@ -204,6 +206,8 @@ def _validate(
     kept = score > best or not overall
     if kept:
         how = "given" if config.threshold is not None else f"on val: {config.threshold_rule}"
+        if how.endswith(THRESHOLD_RULES[1]):
+            how += f" of {config.false_alarm_budget:g}"
         trained = manifest.rows("train").photo_id.unique() if config.epochs else ()
         with whole_folder(folder / CHECKPOINT) as partial:
             segmenter.save(partial)

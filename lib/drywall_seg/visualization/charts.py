@@ -11,14 +11,14 @@ STYLES = dict(zip(LABELS, (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", ":")
 
 
 def plot_sweep(sweep: pd.DataFrame, thresholds: dict[str, float]) -> Figure:
-    """Plots mean Dice over images by threshold: on val, where the marked ones were chosen, and on test.
+    """Plots mean Dice over images by threshold, on val and on test, those in use marked.
 
     Args:
         sweep: Columns split, label, threshold, mean_dice.
         thresholds: Those in use, by label.
     """
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    titles = {"val": "val: thresholds are chosen here", "test": "test: only to show how much they matter"}
+    titles = {"val": "val", "test": "test: only to show how much they matter"}
     for axis, split in zip(figure.subplots(1, 2, sharey=True), titles, strict=True):
         for label, rows in _by_label(sweep[sweep.split == split]):
             color, line = STYLES[label]

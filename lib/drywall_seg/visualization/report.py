@@ -1,5 +1,6 @@
 """The report of a run: one HTML file that needs nothing else, from what the run has stored."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from drywall_seg.visualization.charts import plot_calibration, plot_precision_re
 from drywall_seg.visualization.html import picture, render, section, table_of
 from drywall_seg.visualization.panels import plot_grid, run_examples
 
+EVALUATE_PARAMETERS = ("preset", "data_root", "outputs_root", "model", "split", "seed", "threshold")
+"""What of a run's settings `03_evaluate` declares as a parameter."""
 TRUTH = {
     "crack": "the export's polygons, RLE and boxes",
     "taping_area": "the export's filled boxes",
@@ -85,7 +88,9 @@ def _runs(folder: Path, metrics: dict[str, Any], tables: dict[str, pd.DataFrame]
     shown = [table_of(pd.DataFrame(areas)), table_of(pd.DataFrame(thin))]
     text = "Means over images."
     for other in others:
-        differences = compare_runs(tables["per_image"], read[other.name][1]["per_image"])
+        pair = tables["per_image"], read[other.name][1]["per_image"]
+        lines = compare_runs(*pair, "joint_line_f1").query("label == 'joint_line'").assign(score="centre-line F1")
+        differences = pd.concat([compare_runs(*pair).assign(score="IoU"), lines], ignore_index=True)
         if len(differences):
             shown.append(table_of(differences.assign(ours=folder.name, theirs=other.name)))
         else:
@@ -129,7 +134,8 @@ def _curves(metrics: dict[str, Any], tables: dict[str, pd.DataFrame]) -> list[di
     return [
         section(
             "Thresholds",
-            "Chosen on val, one a label; dots mark those in use. Raw masks. On test the sweep chooses nothing.",
+            f"Mean Dice of the raw masks. Dots mark the thresholds in use, which were chosen: "
+            f"{metrics['thresholds_chosen']}. On test the sweep chooses nothing.",
             charts=[picture(sweep, "Mean Dice by threshold, on val and on test")],
         ),
         section(
@@ -163,15 +169,6 @@ def _questions(metrics: dict[str, Any], tables: dict[str, pd.DataFrame]) -> list
 
 
 def _pictures(config: RunConfig, manifest: Manifest, tables: dict[str, pd.DataFrame]) -> list[dict]:
-    per_image = tables["per_image"]
-    pixels = per_image.width * per_image.height
-    table = per_image.assign(false_alarm=per_image.fp / pixels, missed=per_image.fn / pixels)
-    columns = ["image_id", "label", "iou", "false_alarm", "missed", "presence"]
-    lists = {
-        "Lowest IoU": table.nsmallest(10, "iou"),
-        "Largest false alarms (share of the photo)": table.nlargest(10, "false_alarm"),
-        "Largest misses (share of the photo)": table.nlargest(10, "missed"),
-    }
     examples = run_examples(config, manifest)
     panels = [
         picture(
@@ -181,8 +178,20 @@ def _pictures(config: RunConfig, manifest: Manifest, tables: dict[str, pd.DataFr
         if any(owner == label for owner, _, _ in examples)
     ]
     about = "The best, the median and the worst image of each label by IoU."
-    failures = [section(name, tables=[table_of(rows[columns])]) for name, rows in lists.items()]
-    return [section("Pictures", about, charts=panels), *failures]
+    lists = [section(name, tables=[table_of(rows)]) for name, rows in failures(tables["per_image"]).items()]
+    return [section("Pictures", about, charts=panels), *lists]
+
+
+def failures(per_image: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Returns the ten rows with the lowest IoU, the largest false alarms and the largest misses, by what they are."""
+    pixels = per_image.width * per_image.height
+    table = per_image.assign(false_alarm=per_image.fp / pixels, missed=per_image.fn / pixels)
+    columns = ["image_id", "label", "iou", "false_alarm", "missed", "presence"]
+    return {
+        "Lowest IoU": table.nsmallest(10, "iou")[columns],
+        "Largest false alarms (share of the photo)": table.nlargest(10, "false_alarm")[columns],
+        "Largest misses (share of the photo)": table.nlargest(10, "missed")[columns],
+    }
 
 
 def _making(config: RunConfig, folder: Path, metrics: dict[str, Any], tables: dict[str, pd.DataFrame]) -> list[dict]:
@@ -193,21 +202,42 @@ def _making(config: RunConfig, folder: Path, metrics: dict[str, Any], tables: di
     versions = about.pop("packages")
     environment = pd.DataFrame([*about.items(), *versions.items()], columns=["environment", "value"])
     settings = pd.DataFrame(config.to_dict().items(), columns=["setting", "value"])
+    used = {values["threshold"] for values in metrics["labels"].values()}
+    given = used.pop() if metrics["thresholds_chosen"] == "given" and len(used) == 1 else None
     return [
         section("Cost", text, [table_of(tables["runtime"]), table_of(footprint), table_of(passes)]),
         section("Settings and environment", tables=[table_of(settings), table_of(environment)]),
-        section("Made by", code="\n".join(commands(config, folder))),
+        section("Made by", code="\n".join(commands(config, folder, given))),
     ]
 
 
-def commands(config: RunConfig, folder: Path) -> list[str]:
-    """Returns the command lines that make a run's results."""
-    preset = resolve_config(preset=config.preset).to_dict()
-    fixed = ("preset", "run_name")
-    given = {n: v for n, v in config.to_dict().items() if v is not None and v != preset[n] and n not in fixed}
-    options = " ".join(f"-p {name} {value}" for name, value in {"preset": config.preset, **given}.items())
-    train = [f"drywall-seg train {options} --run-name {folder.name}"] if (folder / "history.csv").is_file() else []
+def commands(config: RunConfig, folder: Path, threshold: float | None = None) -> list[str]:
+    """Returns the command lines that make a run's results.
+
+    Args:
+        config: The run's settings; of one that was not trained, those that it was evaluated with.
+        folder: The run's.
+        threshold: The one that a trained run was evaluated with, where it was given.
+    """
+    given = _given(config)
+    if not (folder / "history.csv").is_file():
+        shown = {name: value for name, value in given.items() if name in EVALUATE_PARAMETERS}
+        return [_command("run 03_evaluate", shown, folder.name)]
+    stored = read_json(folder / "config.json")
+    again = {name: given[name] for name in ("outputs_root",) if name in given}
+    again |= {"threshold": threshold} if threshold not in (None, stored["threshold"]) else {}
     return [
-        *train,
-        f"drywall-seg run 03_evaluate {options if not train else ''} --run-name {folder.name}".replace("  ", " "),
+        _command("train", _given(resolve_config(**stored)), folder.name),
+        _command("run 03_evaluate", again, folder.name),
     ]
+
+
+def _given(config: RunConfig) -> dict[str, Any]:
+    preset = resolve_config(preset=config.preset).to_dict()
+    values = {name: value for name, value in config.to_dict().items() if value is not None and value != preset[name]}
+    return {"preset": config.preset} | {name: value for name, value in values.items() if name != "run_name"}
+
+
+def _command(name: str, parameters: dict[str, Any], run_name: str) -> str:
+    options = [f"-p {key} {shlex.quote(str(value))}" for key, value in parameters.items()]
+    return " ".join(["drywall-seg", name, *options, "--run-name", run_name])

@@ -65,26 +65,27 @@ def protocol_table(results: dict[str, Any]) -> str:
     rows = []
     for row in reference_table().replace({np.nan: None}).to_dict("records"):
         pairs = [_pair(row[f"{part}_iou"], row[f"{part}_dice"], 4) for part in ("overall", "crack", "taping")]
-        leaked = f"{REFERENCE_LEAKED:.0%}" if row["epochs"] else "none trained"
+        leaked = f"about {REFERENCE_LEAKED:.0%} of photographs" if row["epochs"] else "nothing trained"
         rows.append([f"`{row['run']}`, as reported", "image", row["n_images"], leaked, *pairs])
     for run in ours:
         labels, overall = [run["labels"][label] for label in TASK_LABELS], run["overall"]
-        leaked = sum(v["share_trained_on"] * v["n_images"] for v in labels) / overall["n_images"]
+        leaked = " / ".join(f"{values['share_trained_on']:.0%}" for values in labels)
         pairs = [_pair(v["mean_iou"], v["mean_dice"]) for v in (overall, *labels)]
-        rows.append([f"**{run['run']}**", run["split"], overall["n_images"], f"{leaked:.0%}", *pairs])
-    head = ["run", "split by", "test images", "leaked", "overall IoU / Dice", "crack", "taping area"]
+        rows.append([f"**{run['run']}**", run["split"], overall["n_images"], leaked, *pairs])
+    head = ["run", "split by", "test images", "leaked (crack / taping)", "overall IoU / Dice", "crack", "taping area"]
     return _markdown(head, rows)
 
 
 def public_table(results: dict[str, Any]) -> str:
     """Returns the attempts on the publisher's valid part of the cracks, ours among them, as a Markdown table."""
-    rows = [[row.attempt, _pair(row.crack_iou, row.crack_dice), ""] for row in PUBLIC_CRACKS.itertuples()]
+    rows = [[row.attempt, 201, _pair(row.crack_iou, row.crack_dice), ""] for row in PUBLIC_CRACKS.itertuples()]
     for run in results["others"]:
         if run["split"] == "publisher":
             values = run["val"]["labels"]["crack"]
             interval = "{:.3f} to {:.3f}".format(*values["interval_95"]["mean_iou"])
-            rows.append([f"**{run['run']}**, sentence", _pair(values["mean_iou"], values["mean_dice"]), interval])
-    return _markdown(["attempt", "mean IoU / Dice", "95 % interval of IoU"], rows)
+            scores = _pair(values["mean_iou"], values["mean_dice"])
+            rows.append([f"**{run['run']}**, sentence", values["n_images"], scores, interval])
+    return _markdown(["attempt", "images", "mean IoU / Dice", "95 % interval of IoU"], rows)
 
 
 def _pair(iou: float | None, dice: float | None, places: int = 3) -> str:
@@ -96,7 +97,7 @@ def score_table(results: dict[str, Any]) -> str:
     rows = []
     for label, values in results["metrics"]["labels"].items():
         scores = [_with_interval(values, f"mean_{name}") for name in ("iou", "dice", "joint_line_f1")]
-        scores[2] += f" of {values['n_joint_line_truth']}" if scores[2] else ""
+        scores[2] += f", n {values['n_joint_line_truth']}" if scores[2] else ""
         rows.append([f"`{label}`", TRUTH[label], values["n_images"], values["n_photographs"], *scores])
     head = ["label", "truth", "images", "photographs", "mean IoU", "mean Dice", "centre-line F1 against `joint_line`"]
     return _markdown(head, rows)
