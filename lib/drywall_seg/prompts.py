@@ -10,6 +10,13 @@ LABELS = ("crack", "taping_area", "joint_line")
 TASK_LABELS = ("crack", "taping_area")
 """The labels that the exports annotate; `joint_line` comes from this project's overlay."""
 
+TRUTH = {
+    "crack": "the export's polygons, RLE and boxes",
+    "taping_area": "the export's filled boxes",
+    "joint_line": "bands along hand-drawn centre lines",
+}
+"""What a label's figures are against."""
+
 PROMPTS = {  # the first of each is the canonical sentence
     "crack": ("segment crack", "segment wall crack"),
     "taping_area": (

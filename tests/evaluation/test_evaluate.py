@@ -17,7 +17,7 @@ from drywall_seg.evaluation.evaluate import (
     read_results,
 )
 from drywall_seg.evaluation.metrics import counts_at, dice, iou, mask_counts, summarise
-from drywall_seg.evaluation.thin import CRACK_SCORES, LINE_SCORES, joint_line_scores
+from drywall_seg.evaluation.thin import CRACK_SCORES, LINE_SCORES, THIN_LABELS, joint_line_scores
 from drywall_seg.evaluation.thresholds import sweep_table
 from drywall_seg.images import read_mask
 from drywall_seg.inference import Predictor
@@ -117,10 +117,10 @@ def test_centre_lines_are_scored_against_joint_lines_whatever_was_asked_for(pred
     assert joint_line_scores(alone.mask, lines)["joint_line_f1"] == pytest.approx(row.joint_line_f1, abs=0.02)
     summary = summarise(table)["labels"]
     assert summary["taping_area"]["n_joint_line_truth"] == len(with_lines)
-    assert (
-        table.cldice.notna().all()
-        and summary["joint_line"]["cldice"] == table.cldice[table.label == "joint_line"].mean()
-    )
+    assert (table.cldice.notna() == table.label.isin(THIN_LABELS)).all()
+    for label in THIN_LABELS:
+        assert summary[label]["cldice"] == table.cldice[table.label == label].mean()
+    assert summary["taping_area"]["cldice"] is summarise(table)["overall"]["cldice"] is None
     assert "mean_boundary_f1" in summary["crack"] and "mean_boundary_f1" not in summary["joint_line"]
 
 

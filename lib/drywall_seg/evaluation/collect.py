@@ -33,7 +33,6 @@ def predict_rows(
     manifest: Manifest,
     rows: pd.DataFrame,
     batch_size: int | None = None,
-    threshold: float | None = None,
 ) -> Iterator[tuple[Any, Prediction, np.ndarray]]:
     """Predicts manifest rows with their labels' canonical sentences; each image is read and encoded once.
 
@@ -42,7 +41,6 @@ def predict_rows(
         manifest: The data.
         rows: Of the manifest.
         batch_size: Images encoded at once; None for `images_at_once`.
-        threshold: For all of them; None for the stored one of each.
 
     Yields:
         Row, prediction, and target uint8 (H, W), {0, 255}.
@@ -62,7 +60,7 @@ def predict_rows(
             if number + 1 < len(batches):
                 ahead = reader.submit(read, batches[number + 1])
             prompts = [[canonical_prompt(row.label) for row in group] for group in batch]
-            predictions = predictor.predict_batch(photos, prompts, threshold)
+            predictions = predictor.predict_batch(photos, prompts)
             for group, answers, truths in zip(batch, predictions, targets, strict=True):
                 yield from zip(group, answers, truths, strict=True)
 

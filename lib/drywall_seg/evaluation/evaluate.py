@@ -14,10 +14,11 @@ from drywall_seg.data.splits import known_photographs
 from drywall_seg.evaluation.breakdowns import break_down
 from drywall_seg.evaluation.collect import KEPT, collect_histograms, predict_rows, score_raw_masks, unseen_rows
 from drywall_seg.evaluation.curves import calibration, expected_calibration_error, precision_recall, presence_roc
+from drywall_seg.evaluation.intervals import interval_text
 from drywall_seg.evaluation.metrics import mask_counts, score_histogram, score_rows, summarise
 from drywall_seg.evaluation.robustness import ask_otherwise, prompt_warnings, resize_photos, sample_images
 from drywall_seg.evaluation.runtime import footprint, measure_runtime
-from drywall_seg.evaluation.thin import CRACK_SCORES, LINE_SCORES, cldice, crack_scores, joint_line_scores
+from drywall_seg.evaluation.thin import CRACK_SCORES, LINE_SCORES, THIN_LABELS, cldice, crack_scores, joint_line_scores
 from drywall_seg.evaluation.thresholds import sweep_table
 from drywall_seg.images import read_mask
 from drywall_seg.inference.files import OutputNames
@@ -37,7 +38,6 @@ def evaluate(
     split: str,
     masks_folder: Path | None = None,
     batch_size: int | None = None,
-    threshold: float | None = None,
     n_images: int = 0,
     seed: int = 42,
 ) -> tuple[pd.DataFrame, np.ndarray]:
@@ -49,14 +49,14 @@ def evaluate(
         split: val or test.
         masks_folder: Where to write the masks; None to keep none.
         batch_size: Images encoded at once; None for what suits the device.
-        threshold: For all labels, in place of the predictor's.
         n_images: Of the task's labels, a sample with as many of each; 0 for all rows.
         seed: Of the sample.
 
     Returns:
         A table with the manifest's columns `collect.KEPT`, prompt, threshold, presence, tp, fp, fn, mask_file (its
-        name in masks_folder, or empty), cldice, for cracks `thin.CRACK_SCORES`, for joint lines and taping areas
-        `thin.LINE_SCORES`: of the mask's centre line against the `joint_line` truth (NaN without one), iou and dice.
+        name in masks_folder, or empty), iou and dice; cldice for `thin.THIN_LABELS`, `thin.CRACK_SCORES` for cracks,
+        and `thin.LINE_SCORES` for joint lines and taping areas, of the mask's centre line against the `joint_line`
+        truth. NaN where a score is none of the row's.
         And the score histograms of its rows, int64 (N, 2, 256). No rows where the split has none.
     """
     results, histograms = [], []
@@ -65,13 +65,14 @@ def evaluate(
     lines = {row.image_id: manifest.mask_file(row) for row in rows[rows.label == "joint_line"].itertuples()}
     if n_images:
         rows = sample_images(rows[rows.label.isin(TASK_LABELS)], seed, n_images // len(TASK_LABELS))
-    for row, prediction, target in predict_rows(predictor, manifest, rows, batch_size, threshold):
+    for row, prediction, target in predict_rows(predictor, manifest, rows, batch_size):
         histograms.append(score_histogram(to_levels(prediction.probs), target))
         tp, fp, fn = mask_counts(prediction.mask, target)
         result = {name: getattr(row, name) for name in KEPT}
         result |= {"prompt": prediction.prompt, "threshold": prediction.threshold, "presence": prediction.presence}
         result |= {"tp": tp, "fp": fp, "fn": fn, "mask_file": ""}
-        result["cldice"] = cldice(prediction.mask, target)
+        if row.label in THIN_LABELS:
+            result["cldice"] = cldice(prediction.mask, target)
         if row.label == "crack":
             result |= crack_scores(prediction.mask, target)
         elif row.image_id in lines:
@@ -212,5 +213,5 @@ def metrics_table(metrics: dict[str, Any]) -> pd.DataFrame:
     if table.empty:
         return pd.DataFrame(columns=["label"])
     for name in table.columns[table.columns.str.startswith("interval_95.")]:
-        table[name] = [" to ".join(f"{v:.3f}" for v in b) if isinstance(b, list) else "" for b in table[name]]
+        table[name] = [interval_text(bounds if isinstance(bounds, list) else None) for bounds in table[name]]
     return table.round(4)

@@ -1,5 +1,7 @@
 """How sure a mean is: bootstrap over photographs, since the copies of one photograph are not independent."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -27,3 +29,12 @@ def bootstrap_interval(
     drawn = np.random.default_rng(seed).integers(0, len(photos), (n_draws, len(photos)))
     low, high = np.percentile(sums[drawn].sum(1) / sizes[drawn].sum(1), [2.5, 97.5])
     return [float(low), float(high)]
+
+
+def interval_text(bounds: Sequence[float] | None) -> str:
+    """Writes an interval as a reader wants it, an empty text for none.
+
+    >>> interval_text((0.25, 0.75)), interval_text(None)
+    ('0.250 to 0.750', '')
+    """
+    return " to ".join(f"{bound:.3f}" for bound in bounds or ())

@@ -10,7 +10,7 @@ from drywall_seg.evaluation.thin import CRACK_SCORES, LINE_SCORES
 from drywall_seg.inference.predict import first_level
 from drywall_seg.prompts import LABELS, TASK_LABELS
 
-SCORES = ["iou", "dice", "cldice", *CRACK_SCORES, *LINE_SCORES]
+SCORES = ["iou", "dice", *CRACK_SCORES, *LINE_SCORES]
 
 
 def score_histogram(levels: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -82,7 +82,7 @@ def summarise(per_image: pd.DataFrame) -> dict[str, Any]:
         `overall` and `labels`, each with n_images, n_photographs, n_empty_target (images without any target, which
         score 1 where the mask is empty too and 0 where not), n_empty_right (those that score 1), n_empty_mask (images
         where nothing was found), threshold (None where the rows have several), mean_iou, mean_dice (means over
-        images), cldice (a mean too, where the rows have it), pooled_iou, pooled_dice (of the summed counts), for
+        images), cldice (a mean too; None unless all rows have it), pooled_iou, pooled_dice (of the summed counts), for
         labels the means of the other scores of `thin.py` that their rows have, with n_joint_line_truth, the images
         that have such a truth, and interval_95: bounds of each mean, from bootstrapped photographs.
         An empty table has `overall` None.
@@ -92,7 +92,7 @@ def summarise(per_image: pd.DataFrame) -> dict[str, Any]:
     task = per_image[per_image.label.isin(TASK_LABELS)]
     labels = [label for label in LABELS if (per_image.label == label).any()]
     return {
-        "overall": _summary(task if len(task) else per_image, ["iou", "dice", "cldice"]),
+        "overall": _summary(task if len(task) else per_image, ["iou", "dice"]),
         "labels": {label: _summary(per_image[per_image.label == label], SCORES) for label in labels},
     }
 
@@ -101,6 +101,8 @@ def _summary(rows: pd.DataFrame, scores: list[str]) -> dict[str, Any]:
     tp, fp, fn = (int(rows[name].sum()) for name in ("tp", "fp", "fn"))
     empty = rows[rows.tp + rows.fn == 0]
     thresholds = rows.threshold.unique()
+    if "cldice" in rows and rows.cldice.notna().all():
+        scores = [*scores, "cldice"]
     having = {name: rows[rows[name].notna()] for name in scores if name in rows}
     having = {name: known for name, known in having.items() if len(known)}
     intervals = {n: bootstrap_interval(known[n].to_numpy(), known.photo_id.to_numpy()) for n, known in having.items()}
@@ -111,6 +113,7 @@ def _summary(rows: pd.DataFrame, scores: list[str]) -> dict[str, Any]:
         "n_empty_right": int((empty.fp == 0).sum()),
         "n_empty_mask": int((rows.tp + rows.fp == 0).sum()),
         "threshold": float(thresholds[0]) if len(thresholds) == 1 else None,
+        "cldice": None,
         **{_mean_of(name): float(known[name].mean()) for name, known in having.items()},
         **({"n_joint_line_truth": len(having["joint_line_f1"])} if "joint_line_f1" in having else {}),
         "pooled_iou": float(iou(tp, fp, fn)),

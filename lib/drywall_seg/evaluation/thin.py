@@ -10,6 +10,8 @@ from skimage.morphology import skeletonize
 LINE_TOLERANCE = 0.01
 """Of a joint's centre line, as a share of the photo's longer side."""
 
+THIN_LABELS = ("crack", "joint_line")
+"""Whose truth is thin, so that clDice says something: that of a taping area is a filled box."""
 CRACK_SCORES = ["tolerance_f1_2px", "tolerance_f1_4px", "boundary_f1"]
 LINE_SCORES = ["joint_line_precision", "joint_line_recall", "joint_line_f1"]
 

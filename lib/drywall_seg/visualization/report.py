@@ -12,9 +12,10 @@ from drywall_seg.data.manifest import Manifest
 from drywall_seg.evaluation.breakdowns import FEW_PHOTOGRAPHS
 from drywall_seg.evaluation.compare import compare_runs
 from drywall_seg.evaluation.evaluate import read_results
+from drywall_seg.evaluation.intervals import interval_text
 from drywall_seg.evaluation.reference import REFERENCE_PROTOCOL, reference_table
 from drywall_seg.evaluation.robustness import summarise_questions
-from drywall_seg.prompts import LABELS, canonical_prompt
+from drywall_seg.prompts import LABELS, TRUTH, canonical_prompt
 from drywall_seg.runs import read_json, whole_file
 from drywall_seg.visualization.charts import plot_calibration, plot_precision_recall, plot_presence, plot_sweep
 from drywall_seg.visualization.html import picture, render, section, table_of
@@ -22,11 +23,6 @@ from drywall_seg.visualization.panels import plot_grid, run_examples
 
 EVALUATE_PARAMETERS = ("preset", "data_root", "outputs_root", "model", "split", "seed", "threshold")
 """What of a run's settings `03_evaluate` declares as a parameter."""
-TRUTH = {
-    "crack": "the export's polygons, RLE and boxes",
-    "taping_area": "the export's filled boxes",
-    "joint_line": "bands along hand-drawn centre lines",
-}
 
 
 def write_report(config: RunConfig, manifest: Manifest, others: Sequence[Path] = ()) -> Path:
@@ -61,13 +57,12 @@ def _headline(metrics: dict[str, Any]) -> list[dict[str, str]]:
     boxes = []
     for label, values in metrics["labels"].items():
         name = "mean_joint_line_f1" if label == "joint_line" else "mean_iou"
-        bounds = values["interval_95"][name]
         boxes.append(
             {
                 "label": canonical_prompt(label),
                 "value": f"{values[name]:.3f}",
                 "score": "mean centre-line F1" if label == "joint_line" else "mean IoU over images",
-                "interval": f"{bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else "",
+                "interval": interval_text(values["interval_95"][name]),
                 "n": f"{values['n_images']} images of {values['n_photographs']} photographs",
                 "truth": TRUTH[label],
             }
@@ -100,13 +95,12 @@ def _runs(folder: Path, metrics: dict[str, Any], tables: dict[str, pd.DataFrame]
 
 
 def _area_scores(values: dict[str, Any]) -> dict[str, Any]:
-    bounds = values["interval_95"]["mean_iou"]
     return {
         "images of a photograph trained on": values.get("share_trained_on"),
         "images": values["n_images"],
         "photographs": values["n_photographs"],
         "mean IoU": values["mean_iou"],
-        "95 % interval": " to ".join(f"{bound:.3f}" for bound in bounds or ()),
+        "95 % interval": interval_text(values["interval_95"]["mean_iou"]),
         "mean Dice": values["mean_dice"],
         "pooled IoU": values["pooled_iou"],
     }

@@ -13,18 +13,14 @@ import numpy as np
 import pandas as pd
 
 from drywall_seg.config import project_root
+from drywall_seg.evaluation.intervals import interval_text
 from drywall_seg.evaluation.reference import PUBLIC_CRACKS, REFERENCE_LEAKED, reference_table
 from drywall_seg.evaluation.robustness import summarise_questions
 from drywall_seg.models import COMPACT
-from drywall_seg.prompts import TASK_LABELS
+from drywall_seg.prompts import TASK_LABELS, TRUTH
 from drywall_seg.runs import read_json, whole_file, write_json
 
 STORED = "results.json"
-TRUTH = {
-    "crack": "polygons, some RLE and boxes",
-    "taping_area": "filled boxes",
-    "joint_line": "bands along hand-drawn centre lines",
-}
 ASKED = {
     "canonical": "the canonical sentence",
     "paraphrase": "other words, unseen in training",
@@ -82,7 +78,7 @@ def public_table(results: dict[str, Any]) -> str:
     for run in results["others"]:
         if run["split"] == "publisher":
             values = run["val"]["labels"]["crack"]
-            interval = "{:.3f} to {:.3f}".format(*values["interval_95"]["mean_iou"])
+            interval = interval_text(values["interval_95"]["mean_iou"])
             scores = _pair(values["mean_iou"], values["mean_dice"])
             rows.append([f"**{run['run']}**, sentence", values["n_images"], scores, interval])
     return _markdown(["attempt", "images", "mean IoU / Dice", "95 % interval of IoU"], rows)
@@ -151,8 +147,8 @@ def documents() -> list[Path]:
 def _with_interval(values: dict[str, Any], name: str) -> str:
     if name not in values:
         return ""
-    bounds = values["interval_95"][name]
-    return f"{values[name]:.3f}" + (f" ({bounds[0]:.3f} to {bounds[1]:.3f})" if bounds else "")
+    interval = interval_text(values["interval_95"][name])
+    return f"{values[name]:.3f}" + (f" ({interval})" if interval else "")
 
 
 def _markdown(head: list[str], rows: list[list[Any]]) -> str:
