@@ -7,7 +7,6 @@ import pytest
 from click.testing import CliRunner
 
 from drywall_seg.cli import main
-from drywall_seg.config import RunConfig
 from drywall_seg.images import read_mask
 from drywall_seg.notebooks import (
     PIPELINE,
@@ -17,6 +16,7 @@ from drywall_seg.notebooks import (
     notebook_file,
     run_notebook,
 )
+from drywall_seg.settings import RunConfig
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 FAST = {"image_size": 64, "epochs": 1}

@@ -62,6 +62,7 @@ ORDER = [
     "runs",
     "images",
     "presets",
+    "settings",
     "config",
     "models",
     "data",

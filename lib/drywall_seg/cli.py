@@ -1,6 +1,7 @@
 """The command line: a thin wrapper over the functions that the notebooks call."""
 
 import ast
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -78,15 +79,15 @@ def run(notebook: str, parameters: Parameters, run_name: str | None, again: bool
 @PARAMETERS
 @RUN_NAME
 def train(parameters: Parameters, run_name: str | None) -> None:
-    """Train without a notebook, as 02_train does."""
+    """Train without a notebook, as 02_train does; with torchrun or `accelerate launch` on more than one device."""
     from drywall_seg.config import resolve_config, run_folder_of
-    from drywall_seg.data.manifest import prepare
-    from drywall_seg.training.fit import train_run
+    from drywall_seg.training.run import train_everywhere
 
     config = resolve_config(**_collect(parameters, run_name))
-    history = train_run(config, prepare(config))
-    click.echo(history.to_string(index=False))
-    click.echo(run_folder_of(config))
+    history = train_everywhere(config)
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(history.to_string(index=False))
+        click.echo(run_folder_of(config))
 
 
 @main.command()

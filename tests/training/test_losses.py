@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from drywall_seg.config import RunConfig
-from drywall_seg.training.losses import LOSS_OPTIONS, bce_loss, boundary, dice_loss, segmentation_loss
+from drywall_seg.settings import RunConfig
+from drywall_seg.training.losses import LOSS_OPTIONS, bce_loss, boundary, dice_loss, segmentation_losses
 
 
 def tensors(logits, target, valid=None):
@@ -27,7 +27,7 @@ def test_an_empty_target_rises_with_the_predicted_area():
     )
     assert nothing == pytest.approx(0, abs=1e-6)
     assert nothing < something < everything < 1
-    full = segmentation_loss(*tensors([[-30.0] * 4], [[0.0] * 4]))
+    full = segmentation_losses(*tensors([[-30.0] * 4], [[0.0] * 4]))
     assert torch.isfinite(full)
 
 
@@ -37,22 +37,22 @@ def test_padding_does_not_count():
     for loss in (bce_loss, dice_loss):
         assert loss(*whole).item() == pytest.approx(loss(*padded).item())
     nothing = tensors([[1.0]], [[1.0]], [[False]])
-    assert segmentation_loss(*nothing).item() == 0
+    assert segmentation_losses(*nothing).item() == 0
 
 
-def test_the_batch_is_the_mean_of_its_images():
+def test_each_image_has_its_own_loss():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 8, 8, generator=generator)
     target = (torch.rand(3, 8, 8, generator=generator) < 0.2).float()
     valid = torch.rand(3, 8, 8, generator=generator) < 0.9
-    each = [segmentation_loss(*(t[i : i + 1] for t in (logits, target, valid))) for i in range(3)]
-    assert segmentation_loss(logits, target, valid).item() == pytest.approx(sum(each).item() / 3)
+    each = [segmentation_losses(*(t[i : i + 1] for t in (logits, target, valid))) for i in range(3)]
+    assert segmentation_losses(logits, target, valid).tolist() == pytest.approx([loss.item() for loss in each])
 
 
 def test_the_weights_are_those_of_the_report_by_default():
     arguments = tensors([[0.5, -1.0, 2.0]], [[1.0, 0.0, 0.0]])
     expected = 0.7 * bce_loss(*arguments) + 0.3 * dice_loss(*arguments)
-    assert segmentation_loss(*arguments).item() == pytest.approx(expected.item())
+    assert segmentation_losses(*arguments).item() == pytest.approx(expected.item())
 
 
 def test_target_pixels_count_as_much_as_they_are_weighted():
@@ -98,6 +98,6 @@ def test_options_reach_the_losses_and_padding_never_counts():
     padded = tensors([[1.0, -1.0, 9.0, 9.0]], [[1.0, 0.0, 0.0, 0.0]], [[True, True, False, False]])
     options = dict(bce_weight=0.4, dice_weight=0.6, positive_weight=3.0, focal_gamma=1.0, tversky_alpha=0.3)
     expected = 0.4 * bce_loss(*whole, positive_weight=3.0, focal_gamma=1.0) + 0.6 * dice_loss(*whole, tversky_alpha=0.3)
-    assert segmentation_loss(*whole, **options).item() == pytest.approx(expected.item())
-    assert segmentation_loss(*padded, **options).item() == pytest.approx(expected.item())
+    assert segmentation_losses(*whole, **options).item() == pytest.approx(expected.item())
+    assert segmentation_losses(*padded, **options).item() == pytest.approx(expected.item())
     assert set(LOSS_OPTIONS) <= set(RunConfig().to_dict())

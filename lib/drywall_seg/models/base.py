@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from drywall_seg.config import TRAINABLE
+from drywall_seg.settings import TRAINABLE
 
 Features = tuple[Tensor, ...]
 """What an image encoder gives: tensors whose first dimension is the batch."""

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LOSS_OPTIONS = ("bce_weight", "dice_weight", "positive_weight", "focal_gamma", "boundary_weight", "tversky_alpha")
-"""Settings of a run that `segmentation_loss` takes."""
+"""Settings of a run that `segmentation_losses` takes."""
 BOUNDARY_PIXELS = 3
 """How far from a target's outline a pixel may lie to count as its boundary."""
 
@@ -62,7 +62,7 @@ def dice_loss(logits: Tensor, target: Tensor, valid: Tensor, smooth: float = 1.0
     return 1 - (2 * overlap + smooth) / (total + smooth)
 
 
-def segmentation_loss(
+def segmentation_losses(
     logits: Tensor,
     target: Tensor,
     valid: Tensor,
@@ -71,10 +71,10 @@ def segmentation_loss(
     tversky_alpha: float = 0.5,
     **bce_options: float,
 ) -> Tensor:
-    """Returns the weighted sum of both losses, a mean over the batch's images of each image's own loss.
+    """Returns the weighted sum of both losses of each image, (B,): micro-batches of a batch add up to it.
 
     The other options are those of `bce_loss` and `dice_loss`.
     """
     logits = logits.float()  # half precision overflows in the sums
     bce = bce_loss(logits, target, valid, **bce_options)
-    return (bce_weight * bce + dice_weight * dice_loss(logits, target, valid, tversky_alpha=tversky_alpha)).mean()
+    return bce_weight * bce + dice_weight * dice_loss(logits, target, valid, tversky_alpha=tversky_alpha)

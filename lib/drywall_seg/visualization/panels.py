@@ -8,12 +8,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image, ImageFilter
 
-from drywall_seg.config import RunConfig, run_folder_of
+from drywall_seg.config import run_folder_of
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.images import read_image, read_mask
 from drywall_seg.inference.predict import Prediction
 from drywall_seg.prompts import LABELS, canonical_prompt
 from drywall_seg.runs import whole_file
+from drywall_seg.settings import RunConfig
 
 # Two of Okabe and Ito's colours, told apart with every kind of colour blindness (https://jfly.uni-koeln.de/color/).
 TRUTH_COLOR, PREDICTION_COLOR = "#0072B2", "#D55E00"
