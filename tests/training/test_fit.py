@@ -3,7 +3,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from drywall_seg.config import resolve_config
 from drywall_seg.data.dataset import PromptedDataset
@@ -18,20 +17,7 @@ from drywall_seg.training.losses import segmentation_losses
 from drywall_seg.training.optimisation import learning_rate_factor, parameter_groups, update_average
 from drywall_seg.training.run import train_run
 from tests.models.clipseg_folders import tiny_clipseg_folder
-
-TIMES = ["seconds", "images_per_second", "peak_memory_gb"]
-TINY = {"image_size": 64, "batch_size": 16, "learning_rate": 2e-3}
-
-
-def weights(folder):
-    return load_file(folder / "checkpoint" / "model.safetensors")
-
-
-def small(manifest, n=24):
-    """The manifest with n rows of train and of val."""
-    table = manifest.table
-    keep = table.groupby("split").head(n)
-    return type(manifest)(keep.reset_index(drop=True), manifest.data_root, manifest.folder, manifest.info)
+from tests.training.runs import TIMES, TINY, Stop, small, weights
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_bit(sample_manifest, tmp_path):
@@ -165,10 +151,6 @@ def test_the_learning_rate_warms_up_and_falls_to_zero():
     assert factor(10) == pytest.approx(1)
     assert factor(55) == pytest.approx(0.5)
     assert factor(100) == pytest.approx(0)
-
-
-class Stop(Exception):
-    pass
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
