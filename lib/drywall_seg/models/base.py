@@ -91,9 +91,10 @@ class Segmenter(nn.Module):
             self._cached_at = state
         new = [text for text in new if text not in self._prompt_cache]
         if new:
-            # In full precision, whoever calls first: others get the same ones.
+            # In full precision and each alone, so that a sentence's embedding is the same to the bit whoever asks for
+            # it first and in whose company: a training that goes on asks in another order.
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                self._prompt_cache.update(zip(new, self.embed_prompts(new), strict=True))
+                self._prompt_cache.update((text, self.embed_prompts([text])[0]) for text in new)
         return torch.stack([self._prompt_cache[text] for text in prompts])
 
     def forget_prompts(self) -> None:
