@@ -143,15 +143,18 @@ def report(runs: tuple[str, ...], outputs_root: str) -> None:
 @main.command()
 @click.option("--repeats", default=9, show_default=True, type=click.IntRange(min=1), help="Rounds that are timed.")
 @click.option("--data-root", help="Exports: time the evaluation of their test photos instead, beside bare prediction.")
-def benchmark(repeats: int, data_root: str | None) -> None:
+@click.option("--training", is_flag=True, help="Time a training step of CLIPSeg instead, each way there is.")
+def benchmark(repeats: int, data_root: str | None, training: bool) -> None:
     """Time the compact model beside CLIPSeg's of full size (random weights): one photo, two sentences."""
     from drywall_seg.benchmark import benchmark as run_benchmark
-    from drywall_seg.benchmark import benchmark_evaluation
+    from drywall_seg.benchmark import benchmark_evaluation, benchmark_training
     from drywall_seg.config import resolve_config
     from drywall_seg.data.manifest import prepare
     from drywall_seg.inference.torch_backend import device_name
 
-    if data_root:
+    if training:
+        table = benchmark_training(repeats)
+    elif data_root:
         table = benchmark_evaluation(prepare(resolve_config(data_root=data_root)), repeats)
     else:
         table = run_benchmark(repeats)
