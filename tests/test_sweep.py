@@ -91,6 +91,42 @@ def test_what_is_finished_is_skipped_and_a_failure_stops_no_other(file):
     assert len(calls) == 8
 
 
+VARIANTS = """
+name: losses
+parameters: {preset: compact, epochs: 1}
+variants: [{}, {focal_gamma: 2.0, bce_weight: 0.6}]
+evaluate: false
+"""
+
+
+def test_variants_of_any_setting_ranked_by_val_alone(file, project):
+    file.write_text(VARIANTS)
+    calls = []
+
+    def run(name, parameters):
+        calls.append((name, parameters))
+        config = resolve_config(
+            **{n: v for n, v in parameters.items() if n != "recipe"}, **parameters.get("recipe", {})
+        )
+        folder = run_folder_of(config)
+        write_json(folder / "config.json", {**config.to_dict(), "stored_views": 0})  # as a run fills it in
+        write_json(folder / "checkpoint" / "thresholds.json", {"presence_cut": 0.5})
+        value = 0.2 + config.focal_gamma / 10
+        rows = {
+            "best": [True, True, False],
+            "val_overall_mean_iou": [0, value, 0.1],
+            "val_overall_mean_dice": [0, 1, 0],
+        }
+        write_csv(folder / "history.csv", pd.DataFrame(rows).assign(seconds=2.0))
+
+    ranking, _ = run_sweep(file, run)
+    assert [name for name, _ in calls] == ["02_train"] * 2  # test is not looked at
+    assert "recipe" not in calls[0][1] and calls[1][1]["recipe"] == {"focal_gamma": 2.0, "bce_weight": 0.6}
+    assert ranking.setting.tolist() == ["focal_gamma=2.0 bce_weight=0.6", "as given"]
+    assert ranking.val_mean.tolist() == pytest.approx([0.7, 0.6]) and ranking.test_iou.isna().all()
+    run_sweep(file, lambda *_: pytest.fail("run again"))
+
+
 def test_a_setting_that_never_worked_is_last():
     table = pd.DataFrame(
         {"setting": ["a", "b"], "val_score": [None, 0.1], "error": ["x", None], "test_iou": [None, 0.1]}
@@ -107,7 +143,9 @@ def test_a_setting_that_never_worked_is_last():
         ("name: a\nseeds: 1", "seeds is 1, not a list"),
         ("name: a\ngrid: {epochs: 3}", "epochs is 3, not a list"),
         ("name: a\npresets: [compcat]", "compcat: unknown preset 'compcat'; did you mean 'compact'"),
-        ("name: a\ngrid: {epoch: [3]}", "no parameter 'epoch'; did you mean 'epochs'"),
+        ("name: a\ngrid: {epoch: [3]}", "unknown setting 'epoch'; did you mean 'epochs'"),
+        ("name: a\nvariants: [3]", "a variant is 3, not settings by name"),
+        ("name: a\nvariants: [{focal_gama: 2}]", "unknown setting 'focal_gama'; did you mean 'focal_gamma'"),
         ("name: a\ngrid: {epochs: [-1]}", "epochs is -1"),
         ("name: [", "cannot be read as YAML"),
     ],

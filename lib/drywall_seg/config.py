@@ -8,7 +8,7 @@ from typing import Any
 
 from drywall_seg.presets import PRESETS
 from drywall_seg.runs import CHECKPOINT, read_json, run_folder
-from drywall_seg.settings import RunConfig
+from drywall_seg.settings import FILLED_IN, RunConfig
 
 
 def resolve_config(**parameters: Any) -> RunConfig:
@@ -55,6 +55,12 @@ def run_config(**parameters: Any) -> RunConfig:
         if name in given and given[name] != stored.get(name):
             raise ValueError(f"{folder}: the run was trained with {name} {stored.get(name)!r}, not {given[name]!r}")
     return resolve_config(**{**stored, **given})
+
+
+def differing_settings(stored: dict[str, Any], config: RunConfig) -> list[str]:
+    """Says which settings differ from a run's stored ones, as "name 1, now 2"; one it filled in itself does not."""
+    wanted = {n: v for n, v in config.to_dict().items() if n not in FILLED_IN or v is not None}
+    return [f"{n} {stored.get(n)!r}, now {v!r}" for n, v in wanted.items() if stored.get(n) != v]
 
 
 def close_match(name: str, known: list[str]) -> str:

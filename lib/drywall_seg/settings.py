@@ -10,6 +10,8 @@ from drywall_seg.prompts import LABELS
 SPLITS = ("photo", "image", "publisher")
 TRAINABLE = r"decoder(\+[1-9]\d*)?|all"
 STARTS = ("model", "imagenet")
+FILLED_IN = ("stored_views",)
+"""Settings that, where they are None, a run fills in with what pays on its machine."""
 BALANCES = ("none", "label", "photograph")
 THRESHOLD_RULES = ("max mean Dice", "recall at a false-alarm budget")
 

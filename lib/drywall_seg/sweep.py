@@ -9,22 +9,24 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from drywall_seg.config import close_match, resolve_config, resolve_path, run_folder_of
-from drywall_seg.notebooks import check_parameters, notebook_file, run_notebook
-from drywall_seg.runs import progress, read_json, write_csv
+from drywall_seg.config import close_match, differing_settings, resolve_config, resolve_path, run_folder_of
+from drywall_seg.inference.predict import THRESHOLDS_FILE
+from drywall_seg.notebooks import declared_parameters, notebook_file, run_notebook
+from drywall_seg.runs import CHECKPOINT, progress, read_json, write_csv
 from drywall_seg.visualization.charts import plot_ranking
 from drywall_seg.visualization.panels import save_figure
 
-KEYS = ("name", "parameters", "presets", "grid", "seeds")
-STEPS = ("02_train", "03_evaluate")
+KEYS = ("name", "parameters", "presets", "variants", "grid", "seeds", "evaluate")
+TRAIN, EVALUATE = "02_train", "03_evaluate"
 COLUMNS = ["run", "setting", "seed", "val_score", "val_iou", "val_dice", "test_iou", "test_dice", "seconds", "error"]
 
 
 def read_sweep(path: Path) -> tuple[str, list[dict[str, Any]]]:
     """Reads a sweep file and returns its name and every run's parameters, run_name and setting among them.
 
-    A sweep is YAML: `name`; `presets`, a list; `grid`, values by parameter, of which every combination is run;
-    `seeds`; and `parameters` of all runs. All but the name may be left out.
+    A sweep is YAML: `name`; `presets`, a list; `variants`, a list of settings that go together (`{}` for none); `grid`,
+    values by setting, of which every combination is run; `seeds`; `parameters` of all runs; and `evaluate: false` where
+    val alone is to be looked at. All but the name may be left out. Any setting of a run can be varied.
 
     Raises:
         ValueError: If a key, parameter or value cannot be right, or nothing varies; the message names the file.
@@ -39,23 +41,28 @@ def read_sweep(path: Path) -> tuple[str, list[dict[str, Any]]]:
         if key not in KEYS:
             raise ValueError(f"{path}: unknown key {key!r}{close_match(str(key), list(KEYS))}")
     axes = {"preset": sweep.get("presets") or [None], **(sweep.get("grid") or {})}
-    seeds = sweep.get("seeds") or [42]
-    for name, values in {**axes, "seeds": seeds}.items():
+    variants, seeds = sweep.get("variants") or [{}], sweep.get("seeds") or [42]
+    for name, values in {**axes, "variants": variants, "seeds": seeds}.items():
         if not isinstance(values, list):
             raise ValueError(f"{path}: {name} is {values!r}, not a list")
     runs = []
-    for values, seed in itertools.product(itertools.product(*axes.values()), seeds):
-        varied = {name: value for name, value in zip(axes, values, strict=True) if value is not None}
+    for values, variant, seed in itertools.product(itertools.product(*axes.values()), variants, seeds):
+        varied = {n: v for n, v in zip(axes, values, strict=True) if v is not None} | _checked(path, variant)
         setting = " ".join(str(v) if n == "preset" else f"{n}={v}" for n, v in varied.items()) or "as given"
         run_name = re.sub(r"[^\w.-]+", "-", f"{sweep['name']}-{setting}-s{seed}")
         run = {**(sweep.get("parameters") or {}), **varied, "seed": seed, "run_name": run_name}
         try:
-            check_parameters([notebook_file("02_train")], run)
             resolve_config(**run)
-        except (ValueError, RuntimeError) as error:
+        except ValueError as error:
             raise ValueError(f"{path}: {setting}: {error}") from error
-        runs.append({"setting": setting, "parameters": run})
+        runs.append({"setting": setting, "parameters": run, "evaluate": sweep.get("evaluate", True)})
     return sweep["name"], runs
+
+
+def _checked(path: Path, variant: Any) -> dict[str, Any]:
+    if not isinstance(variant, dict):
+        raise ValueError(f"{path}: a variant is {variant!r}, not settings by name")
+    return variant
 
 
 def run_sweep(path: Path, run: Callable[[str, Mapping[str, Any]], Any] = run_notebook) -> tuple[pd.DataFrame, Path]:
@@ -77,13 +84,14 @@ def run_sweep(path: Path, run: Callable[[str, Mapping[str, Any]], Any] = run_not
     for entry in progress(runs, name, "run"):
         parameters, error = entry["parameters"], None
         try:
-            if not is_finished(parameters):
-                run(STEPS[0], parameters)
-                run(STEPS[1], {key: parameters[key] for key in ("run_name", "outputs_root") if key in parameters})
+            if not is_finished(parameters, entry["evaluate"]):
+                run(TRAIN, for_notebook(parameters))
+                if entry["evaluate"]:
+                    run(EVALUATE, {key: parameters[key] for key in ("run_name", "outputs_root") if key in parameters})
         except Exception as failure:  # whatever it is: it is written down, and the other runs are wanted
             error = f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else ''}"
         results.append({"run": parameters["run_name"], "setting": entry["setting"], "seed": parameters["seed"]})
-        results[-1] |= {"error": error} if error else _scores(parameters)
+        results[-1] |= {"error": error} if error else _scores(parameters, entry["evaluate"])
         table = pd.DataFrame(results, columns=COLUMNS)
         write_csv(folder / "sweep.csv", table)
         write_csv(folder / "ranking.csv", rank(table))
@@ -91,12 +99,23 @@ def run_sweep(path: Path, run: Callable[[str, Mapping[str, Any]], Any] = run_not
     return rank(table), folder
 
 
-def is_finished(parameters: Mapping[str, Any]) -> bool:
-    """Says whether a run of exactly these settings has been evaluated."""
+def for_notebook(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Puts the settings that the notebook's form does not have into its `recipe`."""
+    declared = declared_parameters(notebook_file(TRAIN))
+    form = {name: value for name, value in parameters.items() if name in declared}
+    recipe = {name: value for name, value in parameters.items() if name not in declared}
+    return form | ({"recipe": recipe} if recipe else {})
+
+
+def is_finished(parameters: Mapping[str, Any], evaluate: bool = True) -> bool:
+    """Says whether a run of exactly these settings has been trained and, if it is to be, evaluated."""
     config = resolve_config(**parameters)
     folder = run_folder_of(config)
-    files = folder / "metrics.json", folder / "history.csv", folder / "config.json"
-    return all(file.is_file() for file in files) and read_json(files[2]) == config.to_dict()
+    results = folder / "metrics.json" if evaluate else folder / CHECKPOINT / THRESHOLDS_FILE
+    files = results, folder / "history.csv", folder / "config.json"
+    if not all(file.is_file() for file in files) or differing_settings(read_json(files[2]), config):
+        return False
+    return evaluate or "presence_cut" in read_json(results)  # a training's last word
 
 
 def rank(table: pd.DataFrame) -> pd.DataFrame:
@@ -118,10 +137,18 @@ def rank(table: pd.DataFrame) -> pd.DataFrame:
     return ranking.reset_index().sort_values("val_mean", ascending=False, kind="stable", ignore_index=True)
 
 
-def _scores(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    metrics = read_json(run_folder_of(resolve_config(**parameters)) / "metrics.json")
-    val, test = metrics["val"]["overall"] or {}, metrics["overall"] or {}
+def _scores(parameters: Mapping[str, Any], evaluate: bool) -> dict[str, Any]:
+    folder = run_folder_of(resolve_config(**parameters))
+    if evaluate:
+        metrics = read_json(folder / "metrics.json")
+        val, test = metrics["val"]["overall"] or {}, metrics["overall"] or {}
+        seconds = metrics["footprint"]["training_seconds"]
+    else:
+        history = pd.read_csv(folder / "history.csv")
+        best = history[history.best.astype(bool)].tail(1).to_dict("records")
+        val = {name: row.get(f"val_overall_{name}") for row in best for name in ("mean_iou", "mean_dice")}
+        test, seconds = {}, history.get("seconds", pd.Series(dtype=float)).sum()
     scores = {"val_iou": val.get("mean_iou"), "val_dice": val.get("mean_dice")}
     scores["val_score"] = (val["mean_iou"] + val["mean_dice"]) / 2 if val else None
     scores |= {"test_iou": test.get("mean_iou"), "test_dice": test.get("mean_dice")}
-    return scores | {"seconds": metrics["footprint"]["training_seconds"]}
+    return scores | {"seconds": seconds}

@@ -8,14 +8,14 @@ from pathlib import Path
 import pandas as pd
 from accelerate.utils import broadcast_object_list
 
-from drywall_seg.config import resolve_model, run_folder_of
+from drywall_seg.config import differing_settings, resolve_model, run_folder_of
 from drywall_seg.data.manifest import Manifest, prepare
 from drywall_seg.inference.predict import THRESHOLDS_FILE
 from drywall_seg.inference.torch_backend import device_name
 from drywall_seg.models import load_segmenter
 from drywall_seg.models.imagenet import imagenet_compact
 from drywall_seg.runs import CHECKPOINT, environment, read_json, single_writer, write_json
-from drywall_seg.settings import RunConfig
+from drywall_seg.settings import FILLED_IN, RunConfig
 from drywall_seg.training.feature_cache import choose_views
 from drywall_seg.training.fit import OnEpoch, fit, training_data
 from drywall_seg.training.resume import FOLDER
@@ -75,12 +75,8 @@ def _is_finished(folder: Path) -> bool:
 
 def _check_same_run(folder: Path, config: RunConfig, fingerprint: str) -> RunConfig:
     """Returns the settings with what the run filled in itself."""
-    stored, wanted = read_json(folder / "config.json"), config.to_dict()
-    if wanted["stored_views"] is None:
-        wanted["stored_views"] = stored.get("stored_views")
-    different = [
-        f"{name} {stored.get(name)!r}, now {wanted[name]!r}" for name in wanted if stored.get(name) != wanted[name]
-    ]
+    stored = read_json(folder / "config.json")
+    different = differing_settings(stored, config)
     about = folder / "environment.json"
     if about.is_file() and read_json(about)["data_fingerprint"] != fingerprint:
         different.append("the data, which have changed")
@@ -90,4 +86,4 @@ def _check_same_run(folder: Path, config: RunConfig, fingerprint: str) -> RunCon
             f"{folder} holds a run with other settings: {'; '.join(different)}. "
             f"Give another run_name; {folder.name}-{number} is free"
         )
-    return RunConfig(**wanted)
+    return replace(config, **{name: stored.get(name) for name in FILLED_IN if getattr(config, name) is None})
