@@ -35,6 +35,8 @@ def draw_history(left: Axes, right: Axes, history: pd.DataFrame, steps: pd.DataF
         right.set_title(f"best epoch: {best}", fontsize=10, loc="left")
         _legend(right)
     right.set(xlabel="epoch", ylabel="mean IoU over val images", ylim=(0, 1))
+    for axis in (left, right):
+        axis.xaxis.get_major_locator().set_params(integer=True)
 
 
 def plot_sweep(sweep: pd.DataFrame, thresholds: dict[str, float]) -> Figure:
