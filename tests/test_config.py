@@ -11,6 +11,7 @@ from drywall_seg.config import (
     resolve_model,
     resolve_path,
     run_config,
+    stored_settings,
 )
 from drywall_seg.presets import CLIPSEG
 
@@ -112,3 +113,12 @@ def test_a_model_folder_is_found_from_anywhere_and_brings_its_preset(project, mo
     assert resolve_model("compact") == "compact"
     assert resolve_model(CLIPSEG) == CLIPSEG
     assert resolve_config(model="outputs/mine/checkpoint").preset == "compact"
+
+
+def test_settings_of_an_older_version_are_left_out(project):
+    folder = project / "outputs" / "old"
+    (folder / "checkpoint").mkdir(parents=True)
+    (folder / "checkpoint" / "segmenter.json").write_text('{"architecture": "compact"}')
+    (folder / "config.json").write_text(json.dumps({"run_name": "old", "epochs": 3, "balance_labels": True}))
+    assert stored_settings(folder) == {"run_name": "old", "epochs": 3}
+    assert run_config(run_name="old").epochs == 3

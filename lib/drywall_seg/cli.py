@@ -129,14 +129,14 @@ def predict(paths: tuple[Path, ...], prompts: tuple[str, ...], model: str, out: 
 @click.option("--outputs-root", default="outputs", show_default=True, help="Where the runs' folders are.")
 def report(runs: tuple[str, ...], outputs_root: str) -> None:
     """Make the first RUN's report.html again from what is stored, beside the other RUNs."""
-    from drywall_seg.config import resolve_config, resolve_path
+    from drywall_seg.config import resolve_config, resolve_path, stored_settings
     from drywall_seg.data.manifest import prepare
-    from drywall_seg.runs import read_json, run_folder
+    from drywall_seg.runs import run_folder
     from drywall_seg.visualization.report import write_report
 
     first, *others = (run_folder(resolve_path(outputs_root), name) for name in runs)
     here = {"outputs_root": outputs_root, "run_name": first.name}  # wherever the folder has been moved to
-    config = resolve_config(**{**read_json(first / "config.json"), **here})
+    config = resolve_config(**{**stored_settings(first), **here})
     click.echo(write_report(config, prepare(config), others))
 
 

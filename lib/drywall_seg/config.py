@@ -50,11 +50,17 @@ def run_config(**parameters: Any) -> RunConfig:
     folder = run_folder_of(resolve_config(**given))
     if not (folder / CHECKPOINT / "segmenter.json").is_file():
         return resolve_config(**given)
-    stored = read_json(folder / "config.json")
+    stored = stored_settings(folder)
     for name in ("model", "preset", "split", "seed"):
         if name in given and given[name] != stored.get(name):
             raise ValueError(f"{folder}: the run was trained with {name} {stored.get(name)!r}, not {given[name]!r}")
     return resolve_config(**{**stored, **given})
+
+
+def stored_settings(folder: Path) -> dict[str, Any]:
+    """Returns a run's settings, without those that only an older version of this library had."""
+    known = {field.name for field in fields(RunConfig)}
+    return {name: value for name, value in read_json(folder / "config.json").items() if name in known}
 
 
 def differing_settings(stored: dict[str, Any], config: RunConfig) -> list[str]:
