@@ -43,6 +43,14 @@ def test_the_preset_fills_what_is_none(given, preset, model):
     assert (config.preset, config.model) == (preset, model)
 
 
+def test_a_preset_can_bring_settings_that_have_no_field():
+    config = resolve_config(preset={"preset": "clipseg_all", "focal_gamma": 2.0, "epochs": 3}, epochs=5, seed=None)
+    assert (config.preset, config.focal_gamma, config.epochs, config.learning_rate) == ("clipseg_all", 2.0, 5, 2e-5)
+    assert resolve_config(preset={"mine_every": 2}).preset == "compact"
+    with pytest.raises(ValueError, match="unknown setting 'focal'; did you mean 'focal_gamma'"):
+        resolve_config(preset={"focal": 2.0})
+
+
 def test_a_given_value_wins_over_the_preset():
     assert resolve_config(preset="clipseg_all").learning_rate == 2e-5
     config = resolve_config(preset="clipseg_all", learning_rate=1e-3, epochs=0)

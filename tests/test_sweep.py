@@ -6,6 +6,7 @@ from click.testing import CliRunner
 
 from drywall_seg.cli import main
 from drywall_seg.config import resolve_config, run_folder_of
+from drywall_seg.notebooks import declared_parameters, notebook_file
 from drywall_seg.presets import PRESETS
 from drywall_seg.runs import write_csv, write_json
 from drywall_seg.sweep import rank, read_sweep, run_sweep
@@ -37,6 +38,7 @@ def fake(scores, calls, failing=()):
         if name == "02_train":
             write_json(folder / "config.json", resolve_config(**parameters).to_dict())
             write_csv(folder / "history.csv", pd.DataFrame({"epoch": [1]}))
+            write_json(folder / "checkpoint" / "thresholds.json", {"presence_cut": 0.5})
         else:
             value = scores[parameters["run_name"]]
             overall = {"mean_iou": value, "mean_dice": value + 0.2}
@@ -121,7 +123,9 @@ def test_variants_of_any_setting_ranked_by_val_alone(file, project):
 
     ranking, _ = run_sweep(file, run)
     assert [name for name, _ in calls] == ["02_train"] * 2  # test is not looked at
-    assert "recipe" not in calls[0][1] and calls[1][1]["recipe"] == {"focal_gamma": 2.0, "bce_weight": 0.6}
+    presets = [parameters["preset"] for _, parameters in calls]
+    assert presets == ["compact", {"preset": "compact", "focal_gamma": 2.0, "bce_weight": 0.6}]
+    assert all(set(parameters) <= set(declared_parameters(notebook_file("02_train"))) for _, parameters in calls)
     assert ranking.setting.tolist() == ["focal_gamma=2.0 bce_weight=0.6", "as given"]
     assert ranking.val_mean.tolist() == pytest.approx([0.7, 0.6]) and ranking.test_iou.isna().all()
     run_sweep(file, lambda *_: pytest.fail("run again"))

@@ -171,6 +171,8 @@ def _time_in_turn(ways: dict[str, Callable[[], object]], repeats: int, name: str
         for column, way in enumerate(ways.values()):
             started = time.perf_counter()
             way()
+            if torch.cuda.is_available():  # what a way has only asked for is not the next one's time
+                torch.cuda.synchronize()
             rounds[number, column] = time.perf_counter() - started
     counted = rounds[1:]
     seconds = {"median_s": np.median(counted, axis=0), "fastest_s": counted.min(0), "slowest_s": counted.max(0)}

@@ -14,24 +14,33 @@ from drywall_seg.settings import FILLED_IN, RunConfig
 def resolve_config(**parameters: Any) -> RunConfig:
     """Merges parameters over their preset over the defaults.
 
-    A parameter that is None is taken from the preset. Without a preset, `compact` gets the preset of that name
-    and any other model `clipseg_decoder`.
+    A parameter that is None is taken from the preset: a name, or settings by name, its own preset's among them.
+    Without a preset, `compact` gets the preset of that name and any other model `clipseg_decoder`.
 
     >>> resolve_config(preset="clipseg_zeroshot").epochs
     0
+    >>> resolve_config(preset={"preset": "compact", "focal_gamma": 2.0}).focal_gamma
+    2.0
 
     Raises:
         ValueError: If a name is unknown (the close match is named) or a value out of range.
     """
-    known = [field.name for field in fields(RunConfig)]
-    for name in parameters:
-        if name not in known:
-            raise ValueError(f"unknown setting {name!r}{close_match(name, known)}")
-    given = {name: value for name, value in parameters.items() if value is not None}
+    given = _given(parameters)
     preset = given.get("preset") or ("compact" if _is_compact(given.get("model", "compact")) else "clipseg_decoder")
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}{close_match(preset, list(PRESETS))}")
     return replace(RunConfig(), **{**PRESETS[preset], **given, "preset": preset})
+
+
+def _given(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Returns the parameters that are not None, and those that the preset brings."""
+    if isinstance(own := parameters.get("preset"), dict):
+        parameters = {**own, **{name: value for name, value in parameters.items() if name != "preset"}}
+    known = [field.name for field in fields(RunConfig)]
+    for name in parameters:
+        if name not in known:
+            raise ValueError(f"unknown setting {name!r}{close_match(name, known)}")
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
 def _is_compact(model: Any) -> bool:
@@ -46,7 +55,7 @@ def run_config(**parameters: Any) -> RunConfig:
         ValueError: If a given model, preset, split or seed is not the run's: another split of the same data would
             score photographs that it was trained on.
     """
-    given = {name: value for name, value in parameters.items() if value is not None}
+    given = _given(parameters)
     folder = run_folder_of(resolve_config(**given))
     if not (folder / CHECKPOINT / "segmenter.json").is_file():
         return resolve_config(**given)

@@ -96,8 +96,7 @@ def run_notebook(name: str, parameters: Mapping[str, Any] | None = None, again: 
     check_parameters([source], parameters)
     settings = declared_parameters(source) | parameters
     known = {field.name for field in fields(RunConfig)}
-    recipe = settings.get("recipe") or {}
-    folder = run_folder_of(resolve_config(**{n: v for n, v in settings.items() if n in known} | recipe))
+    folder = run_folder_of(resolve_config(**{n: v for n, v in settings.items() if n in known}))
     copy = folder / "notebooks" / source.name
     if source.stem == RUN_ALL and not again and _is_done(copy, source, parameters) and _has_results(folder):
         return copy

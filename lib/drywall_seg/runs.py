@@ -79,6 +79,9 @@ def single_writer(folder: Path) -> Iterator[None]:
             raise ValueError(f"{folder}: another process is writing this run; give another run_name") from error
         except OSError as error:  # a file system without locks, as some mounted ones are
             tqdm.write(f"{folder}: cannot be locked ({error}); do not start this run twice at once")
+        for old in folder.glob(".old-*"):  # killed between the two renames: what was there is all there is
+            if not (whole := folder / old.name.split("-", 2)[2]).exists():
+                os.replace(old, whole)
         for left in (*folder.glob(".partial-*"), *folder.glob(".old-*")):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield

@@ -153,6 +153,9 @@ class RunConfig:
             if type(value) is not kind or not allowed(value):
                 raise ValueError(f"{field.name} is {getattr(self, field.name)!r}, not {words}")
 
+        if self.mine_every and not self.negative_share:
+            raise ValueError(f"mine_every is {self.mine_every}, but negative_share is 0: no negative would be drawn")
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as a plain dictionary."""
         return asdict(self)

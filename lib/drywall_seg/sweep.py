@@ -100,22 +100,22 @@ def run_sweep(path: Path, run: Callable[[str, Mapping[str, Any]], Any] = run_not
 
 
 def for_notebook(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Puts the settings that the notebook's form does not have into its `recipe`."""
+    """Puts the settings for which the notebook's form has no field into its preset."""
     declared = declared_parameters(notebook_file(TRAIN))
+    others = {name: value for name, value in parameters.items() if name not in declared}
     form = {name: value for name, value in parameters.items() if name in declared}
-    recipe = {name: value for name, value in parameters.items() if name not in declared}
-    return form | ({"recipe": recipe} if recipe else {})
+    return form | ({"preset": {"preset": form.get("preset"), **others}} if others else {})
 
 
 def is_finished(parameters: Mapping[str, Any], evaluate: bool = True) -> bool:
     """Says whether a run of exactly these settings has been trained and, if it is to be, evaluated."""
     config = resolve_config(**parameters)
     folder = run_folder_of(config)
-    results = folder / "metrics.json" if evaluate else folder / CHECKPOINT / THRESHOLDS_FILE
-    files = results, folder / "history.csv", folder / "config.json"
-    if not all(file.is_file() for file in files) or differing_settings(read_json(files[2]), config):
+    results = [folder / "metrics.json"] if evaluate else []
+    files = folder / "config.json", folder / CHECKPOINT / THRESHOLDS_FILE, folder / "history.csv", *results
+    if not all(file.is_file() for file in files) or differing_settings(read_json(files[0]), config):
         return False
-    return evaluate or "presence_cut" in read_json(results)  # a training's last word
+    return "presence_cut" in read_json(files[1])  # a training's last word
 
 
 def rank(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,18 +14,19 @@ from pathlib import Path
 
 import drywall_seg.runs
 from drywall_seg.data.manifest import build_manifest
-from drywall_seg.training import resume
+from drywall_seg.training import fit, resume
 from drywall_seg.training.run import train_run
 from tests.training.runs import config_of, small
 
 WAYS = ("at a random moment", "before a rename", "after a rename", "in the middle of a state's file")
+LAST = "after the last state"
 
 
 def settings_of(model, folder):
     if model == "compact":
-        return {"ema_decay": 0.9, "epochs": 5, "batch_size": 6}
+        return {"ema_decay": 0.9, "epochs": 16, "batch_size": 6}
     stored = {"stored_views": 2, "mine_every": 2, "negative_share": 0.4, "trainable": "decoder"}
-    return {"model": str(folder / "tiny"), "epochs": 6, "batch_size": 6, "ema_decay": 0.9, **stored}
+    return {"model": str(folder / "tiny"), "epochs": 16, "batch_size": 6, "ema_decay": 0.9, **stored}
 
 
 def live(config, manifest, way, moment):
@@ -56,10 +57,19 @@ def live(config, manifest, way, moment):
             os.truncate(path, os.path.getsize(path) // 2)
             die()
 
+    save_training = fit.save_training
+
+    def save_and_die(training, folder):
+        save_training(training, folder)
+        if len(training.history) == config.epochs:
+            die()
+
     if way in WAYS[1:3]:
         drywall_seg.runs.os.replace = replace_and_die
     elif way == WAYS[3]:
         resume.save_file = save_half
+    elif way == LAST:
+        fit.save_training = save_and_die
     train_run(config, manifest)
 
 
@@ -93,7 +103,10 @@ def main(model, data_root, folder, n_kills):
     kills = lives = 0
     while kills < n_kills:
         way = WAYS[kills % len(WAYS)]
-        moment = rng.uniform(0, 0.5 * seconds) if way == WAYS[0] else rng.randint(1, 4)
+        moment = {
+            WAYS[0]: rng.uniform(0, 0.1 * seconds),
+            WAYS[3]: rng.randint(1, 3),
+        }.get(way, rng.choice((1, 1, 2, 3, 4, 5, 7, 9)))  # a step has one rename, an epoch's end seven more
         ended, _ = run_life(config, manifest, way, moment)
         lives += 1
         if ended and lives > 4 * n_kills:
@@ -102,6 +115,8 @@ def main(model, data_root, folder, n_kills):
         states = sorted((folder / "outputs" / "killed" / "resume").glob("step-*"))
         steps = int(states[-1].name[5:13]) if states else 0
         print(json.dumps({"killed": None if ended else way, "steps": steps}), flush=True)
+    ended, _ = run_life(config, manifest, LAST)
+    assert not ended
     ended, _ = run_life(config, manifest)
     assert ended
 

@@ -2,13 +2,11 @@ import json
 import os
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.faults.lives import WAYS
 from tests.models.clipseg_folders import tiny_clipseg_folder
 from tests.training.runs import TIMES, same_weights
 
@@ -23,8 +21,7 @@ def test_killed_twenty_times_it_ends_with_the_same_weights_to_the_bit(model, sam
     ran = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr[-2000:]
     lives = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
-    killed = Counter(life["killed"] for life in lives if life["killed"])
-    assert killed == dict.fromkeys(WAYS, 5)
+    assert sum(life["killed"] is not None for life in lives) == 20
     steps = [life["steps"] for life in lives]
     assert len(set(steps)) >= 6  # it died at many places
     whole, through = (tmp_path / "outputs" / name for name in ("whole", "killed"))

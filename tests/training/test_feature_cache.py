@@ -127,6 +127,8 @@ def test_no_entry_is_taken_for_another(manifest, tiny, tmp_path):
     shutil.copy(manifest.image_file(data.by_image[list(data.by_image)[-1]]), photo)
     files.add(entry_file(open_store(tiny, data), data, image_id, 0))
     assert len(files) == 9
+    tiny.model.config.extract_layers = [1, 1, 2]  # other layers of the same weights
+    assert open_store(tiny, data).folder.name not in {path.parts[-3] for path in files}
 
 
 def test_training_encodes_each_view_once_and_never_again(manifest, tiny, tmp_path, monkeypatch):
@@ -177,7 +179,9 @@ def test_views_are_stored_where_it_pays(manifest, tiny, tmp_path, monkeypatch):
         assert choose_views(tiny, data, None) == views
         assert choose_views(tiny, data, 2) == 2  # as it was asked for
     tiny.trainable_parameters("decoder+1")
-    assert choose_views(tiny, data, 2) == 0
+    assert choose_views(tiny, data, None) == 0
+    with pytest.raises(ValueError, match="stored_views is 2, but trainable lets the encoder train"):
+        open_store(tiny, data)
     compact = new_compact(64)
     compact.trainable_parameters("decoder")
     assert choose_views(compact, training_data(compact, manifest, config_of()), 1) == 1

@@ -62,16 +62,36 @@ def test_where_memory_runs_out_fewer_images_are_taken_at_once(sample_manifest, t
     def decode_little(features, embeddings):
         if segmenter.training:
             sizes.append(len(embeddings))
-            if len(embeddings) > 2 or len(sizes) == 3:  # and once more after a part of the batch was done
+            if len(embeddings) > 2 or len(sizes) == 4:  # and once more after a part of the batch was done
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return decode(features, embeddings)
 
     monkeypatch.setattr(segmenter, "decode", decode_little)
     halved = trained(segmenter, manifest, tmp_path / "halved", **settings)
-    assert sizes[:4] == [8, 4, 2, 1] and set(sizes[4:]) == {1}
+    assert sizes[:5] == [8, 4, 2, 2, 1] and set(sizes[5:]) == {1}
     said = capsys.readouterr().out
     assert all(f"out of memory: going on with {n} images at once, the batch stays as it is" in said for n in (4, 2, 1))
     assert close(whole, halved, 1e-5)
+
+
+def test_a_failed_attempt_leaves_no_trace_in_batch_norm(sample_manifest, tmp_path, monkeypatch, capsys):
+    manifest, segmenter = small(sample_manifest, 8), new_compact(64)
+    decode, calls = segmenter.decode, []
+
+    def decode_or_fail(features, embeddings):
+        if segmenter.training:
+            calls.append(len(embeddings))
+            if len(calls) == 1:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return decode(features, embeddings)
+
+    monkeypatch.setattr(segmenter, "decode", decode_or_fail)
+    halved = trained(segmenter, manifest, tmp_path / "halved")
+    assert calls == [8, 4, 4, 4, 4]
+    said = "4 images at once, the batch stays as it is, but 49 BatchNorms see no more than that"
+    assert said in capsys.readouterr().out
+    quarter = trained(new_compact(64), manifest, tmp_path / "quarter", micro_batch=4)
+    assert (halved[0] == quarter[0]).all() and all(torch.equal(t, quarter[1][n]) for n, t in halved[1].items())
 
 
 def test_what_one_image_needs_too_much_for_is_an_error(sample_manifest, tmp_path, monkeypatch):
@@ -119,4 +139,4 @@ def test_precision_follows_the_device(monkeypatch, capability, kind):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
     monkeypatch.setattr("drywall_seg.training.state.Accelerator", lambda **settings: asked.update(settings))
     start_accelerator()
-    assert asked == {"mixed_precision": kind, "cpu": capability is None}
+    assert asked.pop("kwargs_handlers") and asked == {"mixed_precision": kind, "cpu": capability is None}

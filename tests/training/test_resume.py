@@ -57,10 +57,34 @@ def test_a_broken_state_is_named_and_the_one_before_used(tmp_path, damage, capsy
     last = save_state(tmp_path, 2, tensors(2), {})
     damage(last)
     assert load_state(tmp_path)[0]["n"] == 1
-    assert f"{last} is broken" in capsys.readouterr().out
+    assert f"{last} is broken: not what its name says" in capsys.readouterr().out
     assert not last.exists()
     damage(next((tmp_path / "resume").iterdir()))
     assert load_state(tmp_path) is None
+
+
+def test_a_state_that_cannot_be_read_now_stays(tmp_path, monkeypatch):
+    last = save_state(tmp_path, 1, tensors(1), {})
+    monkeypatch.setattr("drywall_seg.training.resume.open", fail_to_read, raising=False)
+    with pytest.raises(OSError, match="Transport endpoint"):
+        load_state(tmp_path)
+    assert last.is_file()
+
+
+def fail_to_read(path, mode):
+    raise OSError(107, "Transport endpoint is not connected", str(path))
+
+
+def test_killed_between_two_renames_the_checkpoint_is_put_back(tmp_path):
+    for name, text in ((".old-12-checkpoint", "the best"), (".partial-12-checkpoint", "half")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(text)
+    with single_writer(tmp_path):
+        assert (tmp_path / "checkpoint" / "file").read_text() == "the best"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "checkpoint"]
+    (tmp_path / ".old-13-checkpoint").mkdir()  # the new one is there: the old one goes
+    with single_writer(tmp_path):
+        assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "checkpoint"]
 
 
 def test_what_was_half_written_is_cleared(tmp_path):

@@ -61,6 +61,10 @@ class Segmenter(nn.Module):
         """Returns the image encoder's blocks, from the pixels on."""
         raise NotImplementedError
 
+    def architecture(self) -> str:
+        """Returns what its weights' names and shapes do not say of how it encodes an image."""
+        return type(self).__name__
+
     def for_inference(self) -> "Segmenter":
         """Returns what predicts the same and cannot be trained or saved any more; itself where nothing is gained."""
         return self

@@ -1,5 +1,6 @@
 """CLIPSeg (Lueddecke & Ecker 2022, https://arxiv.org/abs/2112.10003), with Hugging Face's classes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,10 @@ class CLIPSegSegmenter(Segmenter):
     def parts(self) -> dict[str, list[nn.Module]]:
         """The decoder (1.13 M parameters) and CLIP."""
         return {"encoder": [self.model.clip], "decoder": [self.model.decoder]}
+
+    def architecture(self) -> str:
+        """Layers that are read, heads, activation: as transformers states them."""
+        return json.dumps(_without_origin(self.model.config.to_diff_dict()), sort_keys=True)
 
     def image_blocks(self) -> list[nn.Module]:
         """CLIP's vision layers, as far as they are run."""

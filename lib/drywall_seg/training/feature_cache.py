@@ -20,6 +20,8 @@ from drywall_seg.models.base import Features
 from drywall_seg.models.weights import hash_weights
 from drywall_seg.runs import whole_file
 
+FORMAT = 1
+"""Raised whenever entries are written otherwise, or `data.augment` makes other pixels of the same settings."""
 MOST_VIEWS = 4
 DIGEST_BYTES = 32
 
@@ -40,15 +42,29 @@ class FeatureStore:
 
 
 def open_store(segmenter: Segmenter, dataset: PromptedDataset) -> FeatureStore:
-    """Opens the store beside the manifest that is this encoder's and these augmentations', empty or not."""
+    """Opens the store beside the manifest that is this encoder's and these augmentations', empty or not.
+
+    Raises:
+        ValueError: If the encoder trains, so that what it gives does not stay.
+    """
+    if _encoder_trains(segmenter):
+        raise ValueError(f"stored_views is {dataset.stored_views}, but trainable lets the encoder train; give 0")
     settings = {
+        "format": FORMAT,
         "weights": hash_weights(*segmenter.parts()["encoder"]),
-        "architecture": type(segmenter).__name__,
+        "architecture": segmenter.architecture(),
         "look": [dataset.image_size, dataset.mean, dataset.std, dataset.seed],
         "augmentation": [dataset.crop_min, dataset.color_strength, dataset.degrade_share],
     }
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
-    return FeatureStore(dataset.manifest.folder / "features" / key, feature_shapes(segmenter, dataset.image_size))
+    folder = dataset.manifest.folder / "features" / key
+    for left in folder.rglob(".partial-*"):  # by one that was killed
+        left.unlink(missing_ok=True)
+    return FeatureStore(folder, feature_shapes(segmenter, dataset.image_size))
+
+
+def _encoder_trains(segmenter: Segmenter) -> bool:
+    return any(p.requires_grad for module in segmenter.parts()["encoder"] for p in module.parameters())
 
 
 @torch.no_grad()
@@ -64,11 +80,10 @@ def choose_views(segmenter: Segmenter, dataset: PromptedDataset, wanted: int | N
     None are stored where any of the encoder trains. On a CPU reading is many times as fast as encoding, so what half of
     the disk's free space holds is stored; on a GPU only what half of the free memory holds too.
     """
-    encoder = [p for module in segmenter.parts()["encoder"] for p in module.parameters()]
-    if any(p.requires_grad for p in encoder):
-        return 0
     if wanted is not None:
         return wanted
+    if _encoder_trains(segmenter):
+        return 0
     free = shutil.disk_usage(dataset.manifest.folder).free
     if segmenter.device.type != "cpu":
         free = min(free, psutil.virtual_memory().available)
@@ -138,9 +153,10 @@ def write_entry(path: Path, entry: tuple[Tensor, ...]) -> None:
 def _encode(segmenter: Segmenter, pixels: np.ndarray, name: str) -> tuple[Tensor, ...]:
     """Encodes one view, float16 without the batch.
 
-    Alone, so that it does not depend on what else was missing: a batch of others changes the last bits.
+    Alone and in full precision, so that it depends on neither what else was missing nor on the device's kind.
     """
-    features = segmenter.encode_images(torch.from_numpy(pixels)[None].to(segmenter.device))
+    with torch.autocast(segmenter.device.type, enabled=False):
+        features = segmenter.encode_images(torch.from_numpy(pixels)[None].to(segmenter.device))
     entry = tuple(f[0].to(torch.float16).contiguous().cpu() for f in features)
     if not all(torch.isfinite(f).all() for f in entry):
         raise ValueError(f"{name}: an activation is beyond half precision; train with stored_views 0")

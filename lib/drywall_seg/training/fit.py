@@ -85,20 +85,22 @@ def fit(
     if not len(dataset):
         raise ValueError(f"{manifest.folder / 'manifest.csv'}: no row is in train")
     training = start_training(segmenter, config, dataset, accelerator)
-    restore_training(training, folder)
+    with accelerator.main_process_first():  # which removes what is broken
+        restore_training(training, folder)
+    accelerator.wait_for_everyone()
     with progress(None, "training", "step") as bar:
         bar.reset(total=training.n_steps)
         bar.update(len(training.losses))
         while len(training.history) < config.epochs and not _has_lost_patience(training):
             row = _run_epoch(training, manifest, folder, bar)
-            save_training(training, folder)
-            if accelerator.is_main_process:
+            if accelerator.is_main_process:  # before the state: what comes after the last one is not done again
                 write_csv(folder / "history.csv", pd.DataFrame(training.history))
                 steps = range(1, len(training.losses) + 1)
                 write_csv(folder / "steps.csv", pd.DataFrame({"step": steps, "loss": training.losses}))
-                if on_epoch:
-                    with averaged_weights(segmenter, training.average):
-                        on_epoch(row, Predictor(TorchBackend(segmenter)))
+            save_training(training, folder)
+            if on_epoch and accelerator.is_main_process:
+                with averaged_weights(segmenter, training.average):
+                    on_epoch(row, Predictor(TorchBackend(segmenter)))
     if accelerator.is_main_process:
         _store_presence_cut(segmenter, manifest, config, folder)
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
@@ -123,7 +125,8 @@ def _run_epoch(training: Training, manifest: Manifest, folder: Path, bar: Any) -
     best = max((row["score"] for row in history), default=-math.inf)
     with averaged_weights(segmenter, training.average):
         scores, score, kept = _validate(segmenter, manifest, config, folder, best, part)
-    n_images = (len(training.losses) - before) * config.batch_size  # of those that this session made
+    done_before = before - training.dataset.epoch * training.steps_per_epoch  # by a session that was stopped
+    n_images = len(training.dataset) - done_before * config.batch_size
     speed = {"images_per_second": round(n_images / seconds, 2), "peak_memory_gb": round(peak_memory() / 1e9, 2)}
     row = {"epoch": len(history) + 1, **trained, **scores, "score": score, "best": kept, **speed}
     history.append({**row, "seconds": round(time.monotonic() - started, 1)})

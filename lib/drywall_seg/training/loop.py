@@ -40,7 +40,13 @@ def train_epoch(training: Training, folder: Path, bar: tqdm) -> dict[str, float]
     shares = [batch[rank::world] or batch[:1] for batch in left]
     reads_ahead = accelerator.device.type == "cuda" and not training.store
     workers = min(4, os.cpu_count() or 1) if reads_ahead else 0  # on a CPU they would take its cores
-    loader = DataLoader(dataset, batch_sampler=shares, num_workers=workers)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=shares,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,  # rows cannot be pickled
+        generator=torch.Generator(),  # else it takes a number from the one that a state holds
+    )
     set_training_mode(training)
     for indices, batch in zip(left, loader, strict=True):
         weight = float(rank < len(indices)) / len(indices)
@@ -60,11 +66,11 @@ def train_epoch(training: Training, folder: Path, bar: tqdm) -> dict[str, float]
 def set_training_mode(training: Training) -> None:
     """Sets the modes, and says where micro-batches cannot add up to the batch."""
     norms = batch_norms(training.segmenter.train())
-    size, parts = training.config.batch_size, training.accelerator.num_processes
+    size = training.config.batch_size
     if training.config.freeze_norms:
         for norm in norms:
             norm.eval()
-    elif norms and training.micro_batch * parts < size and not training.losses:
+    elif norms and training.micro_batch < size and not training.losses:
         training.accelerator.print(
             f"{len(norms)} BatchNorms see {training.micro_batch} images at once: not the same as batches of {size}; "
             "with freeze_norms it would be"
@@ -88,10 +94,15 @@ def optimiser_step(training: Training, batch: dict[str, Any], weight: float) -> 
     step = len(training.losses)
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * training.rate(step)
+    norms = batch_norms(training.segmenter)
+    figures = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
     while (total := _backward(training, batch, weight)) is None:
         training.micro_batch = math.ceil(training.micro_batch / 2)
         clear_device_cache(garbage_collection=True)
-        tqdm.write(f"out of memory: going on with {training.micro_batch} images at once, the batch stays as it is")
+        for buffer, before in figures:
+            buffer.copy_(before)
+        but = f", but {len(norms)} BatchNorms see no more than that" if norms else ""
+        tqdm.write(f"out of memory: going on with {training.micro_batch} images at once, the batch stays as it is{but}")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     loss = add_up(accelerator, parameters, total)
     if not math.isfinite(loss):

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -46,19 +46,19 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Returns the tensors and the info of the newest state that is whole; None where there is none.
 
     A broken one is named and removed, so that it never counts as one of the two that are kept.
+
+    Raises:
+        OSError: If one cannot be read at all; it stays.
     """
     for left in (folder / FOLDER).glob(".partial-*"):
         left.unlink()
     for path in _states(folder):
-        try:
-            if path.stem.rpartition("-")[2] != _hash(path):
-                raise ValueError("its hash is not the one in its name")
+        if path.stem.rpartition("-")[2] == _hash(path):
             with safe_open(path, "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
                 return tensors, json.loads(file.metadata()["info"])
-        except (OSError, ValueError, SafetensorError) as error:
-            tqdm.write(f"{path} is broken ({error}); training goes on from the state before it")
-            path.unlink()
+        tqdm.write(f"{path} is broken: not what its name says; training goes on from the state before it")
+        path.unlink()
     return None
 
 

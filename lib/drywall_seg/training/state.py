@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import Tensor
 
 from drywall_seg.data.dataset import PromptedDataset
@@ -59,7 +60,8 @@ def start_accelerator() -> Accelerator:
     """Returns accelerate's view of device, half precision and the processes that `torchrun` started, if it did."""
     device = default_device()
     kinds = {None: "no", torch.float16: "fp16", torch.bfloat16: "bf16"}
-    return Accelerator(mixed_precision=kinds[half_precision(device)], cpu=device == "cpu")
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))  # while the first one reads new data, say
+    return Accelerator(mixed_precision=kinds[half_precision(device)], cpu=device == "cpu", kwargs_handlers=[patience])
 
 
 def start_training(
@@ -130,5 +132,5 @@ def restore_training(training: Training, folder: Path) -> None:
     training.losses, training.history = info["losses"], info["history"]
     training.dataset.hard = [(number, prompt) for number, prompt in info["hard"]]
     training.micro_batch = min(info["micro_batch"], training.micro_batch)
-    if training.accelerator.scaler:
+    if training.accelerator.scaler and info["scaler"]:  # the run may have begun on another kind of device
         training.accelerator.scaler.load_state_dict(info["scaler"])
