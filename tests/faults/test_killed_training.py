@@ -10,6 +10,7 @@ import pytest
 from tests.models.clipseg_folders import tiny_clipseg_folder
 from tests.training.runs import TIMES, same_weights
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 

@@ -14,6 +14,7 @@ from drywall_seg.runs import single_writer
 from tests.models.clipseg_folders import tiny_clipseg_folder
 from tests.training.runs import TIMES, same_weights
 
+pytestmark = pytest.mark.slow
 COMMAND = Path(sys.executable).with_name("drywall-seg")
 
 
@@ -30,7 +31,7 @@ def losses(project, run_name):
     return pd.read_csv(project / "outputs" / run_name / "steps.csv").loss.to_numpy()
 
 
-@pytest.mark.parametrize("stored_views", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stored_views", [0, 1])
 def test_two_processes_and_one_have_the_same_losses_and_metrics(project, tmp_path, stored_views):
     tiny_clipseg_folder(tmp_path / "tiny", real=False)
     settings = {
