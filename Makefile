@@ -7,7 +7,7 @@ BIN := .venv/bin
 # glibc gives every large tensor back to the system and takes it anew: a fifth of a training step on a CPU went there.
 MALLOC := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: setup demo benchmark train-compact test test-all lint strip set-repository clean
+.PHONY: setup demo benchmark train-compact test test-faults test-all lint strip set-repository clean
 
 setup: .venv/ready
 
@@ -53,6 +53,10 @@ train-compact: setup
 # One thread a process: two processes of two threads each spend their time waiting for each other.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+# What a training survives, and more than one process.
+test-faults: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/faults tests/training/test_devices.py
 
 test-all: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

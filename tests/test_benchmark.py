@@ -1,9 +1,12 @@
+import copy
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from drywall_seg import benchmark as module
 from drywall_seg.cli import main
+from tests.models.clipseg_folders import TINY, random_model
 
 
 def test_the_usual_way_is_full_size_and_gives_masks_of_the_photos_size(monkeypatch):
@@ -54,6 +57,23 @@ def test_ratio_of_the_evaluation(clock, monkeypatch, sample_manifest):
     assert len(asked) == 4 * rows.image_id.nunique() and sum(len(p) for _, p in asked) == 4 * len(rows)
     assert scored == [(sample_manifest, "test")] * 4
     assert table.times_as_long.tolist() == pytest.approx([1.0, 0.05])
+
+
+def test_the_three_ways_of_a_training_step(monkeypatch):
+    tiny = random_model(TINY, 49408)
+    monkeypatch.setattr(module, "random_clipseg", lambda: copy.deepcopy(tiny))
+    monkeypatch.setattr(module, "CLIPSEG_SIZE", 64)
+    encoded = []
+    encode = module.CLIPSegSegmenter.encode_images
+    monkeypatch.setattr(
+        module.CLIPSegSegmenter, "encode_images", lambda self, p: encoded.append(p.shape) or encode(self, p)
+    )
+    table = module.benchmark_training(2, batch_size=3)
+    assert len(table) == 3 and table.times_as_fast.iloc[0] == 1 and (table.times_as_fast > 0).all()
+    decoder = sum(p.numel() for p in tiny.decoder.parameters())
+    assert table.trained.tolist()[1:] == [decoder] * 2 and table.trained.iloc[0] > 2 * decoder
+    # Three rounds: twice all three images at once; of the stored ones each is encoded once, and one for the shapes.
+    assert sorted(shape[0] for shape in encoded) == [1] * 4 + [3] * 6
 
 
 def test_command(monkeypatch):

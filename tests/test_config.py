@@ -11,6 +11,7 @@ from drywall_seg.config import (
     resolve_model,
     resolve_path,
     run_config,
+    stored_settings,
 )
 from drywall_seg.presets import CLIPSEG
 
@@ -40,6 +41,14 @@ def test_every_preset_resolves_and_names_its_model(preset):
 def test_the_preset_fills_what_is_none(given, preset, model):
     config = resolve_config(**given)
     assert (config.preset, config.model) == (preset, model)
+
+
+def test_a_preset_can_bring_settings_that_have_no_field():
+    config = resolve_config(preset={"preset": "clipseg_all", "focal_gamma": 2.0, "epochs": 3}, epochs=5, seed=None)
+    assert (config.preset, config.focal_gamma, config.epochs, config.learning_rate) == ("clipseg_all", 2.0, 5, 2e-5)
+    assert resolve_config(preset={"mine_every": 2}).preset == "compact"
+    with pytest.raises(ValueError, match="unknown setting 'focal'; did you mean 'focal_gamma'"):
+        resolve_config(preset={"focal": 2.0})
 
 
 def test_a_given_value_wins_over_the_preset():
@@ -112,3 +121,12 @@ def test_a_model_folder_is_found_from_anywhere_and_brings_its_preset(project, mo
     assert resolve_model("compact") == "compact"
     assert resolve_model(CLIPSEG) == CLIPSEG
     assert resolve_config(model="outputs/mine/checkpoint").preset == "compact"
+
+
+def test_settings_of_an_older_version_are_left_out(project):
+    folder = project / "outputs" / "old"
+    (folder / "checkpoint").mkdir(parents=True)
+    (folder / "checkpoint" / "segmenter.json").write_text('{"architecture": "compact"}')
+    (folder / "config.json").write_text(json.dumps({"run_name": "old", "epochs": 3, "balance_labels": True}))
+    assert stored_settings(folder) == {"run_name": "old", "epochs": 3}
+    assert run_config(run_name="old").epochs == 3

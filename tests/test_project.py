@@ -62,6 +62,7 @@ ORDER = [
     "runs",
     "images",
     "presets",
+    "settings",
     "config",
     "models",
     "data",
@@ -69,7 +70,7 @@ ORDER = [
     "evaluation",
     "training",
 ]
-ORDER += ["visualization", "notebooks", "benchmark", "cli"]
+ORDER += ["visualization", "notebooks", "sweep", "benchmark", "cli"]
 
 
 def part(module):

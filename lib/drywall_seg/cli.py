@@ -1,6 +1,7 @@
 """The command line: a thin wrapper over the functions that the notebooks call."""
 
 import ast
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -78,15 +79,26 @@ def run(notebook: str, parameters: Parameters, run_name: str | None, again: bool
 @PARAMETERS
 @RUN_NAME
 def train(parameters: Parameters, run_name: str | None) -> None:
-    """Train without a notebook, as 02_train does."""
+    """Train without a notebook, as 02_train does; with torchrun or `accelerate launch` on more than one device."""
     from drywall_seg.config import resolve_config, run_folder_of
-    from drywall_seg.data.manifest import prepare
-    from drywall_seg.training.fit import train_run
+    from drywall_seg.training.run import train_everywhere
 
     config = resolve_config(**_collect(parameters, run_name))
-    history = train_run(config, prepare(config))
-    click.echo(history.to_string(index=False))
-    click.echo(run_folder_of(config))
+    history = train_everywhere(config)
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(history.to_string(index=False))
+        click.echo(run_folder_of(config))
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def sweep(file: Path) -> None:
+    """Train and evaluate every run of a sweep FILE (YAML), skip what is finished, and rank them by val."""
+    from drywall_seg.sweep import run_sweep
+
+    ranking, folder = run_sweep(file)
+    click.echo(ranking.round(4).to_string(index=False))
+    click.echo(folder)
 
 
 @main.command()
@@ -117,29 +129,32 @@ def predict(paths: tuple[Path, ...], prompts: tuple[str, ...], model: str, out: 
 @click.option("--outputs-root", default="outputs", show_default=True, help="Where the runs' folders are.")
 def report(runs: tuple[str, ...], outputs_root: str) -> None:
     """Make the first RUN's report.html again from what is stored, beside the other RUNs."""
-    from drywall_seg.config import resolve_config, resolve_path
+    from drywall_seg.config import resolve_config, resolve_path, stored_settings
     from drywall_seg.data.manifest import prepare
-    from drywall_seg.runs import read_json, run_folder
+    from drywall_seg.runs import run_folder
     from drywall_seg.visualization.report import write_report
 
     first, *others = (run_folder(resolve_path(outputs_root), name) for name in runs)
     here = {"outputs_root": outputs_root, "run_name": first.name}  # wherever the folder has been moved to
-    config = resolve_config(**{**read_json(first / "config.json"), **here})
+    config = resolve_config(**{**stored_settings(first), **here})
     click.echo(write_report(config, prepare(config), others))
 
 
 @main.command()
 @click.option("--repeats", default=9, show_default=True, type=click.IntRange(min=1), help="Rounds that are timed.")
 @click.option("--data-root", help="Exports: time the evaluation of their test photos instead, beside bare prediction.")
-def benchmark(repeats: int, data_root: str | None) -> None:
+@click.option("--training", is_flag=True, help="Time a training step of CLIPSeg instead, each way there is.")
+def benchmark(repeats: int, data_root: str | None, training: bool) -> None:
     """Time the compact model beside CLIPSeg's of full size (random weights): one photo, two sentences."""
     from drywall_seg.benchmark import benchmark as run_benchmark
-    from drywall_seg.benchmark import benchmark_evaluation
+    from drywall_seg.benchmark import benchmark_evaluation, benchmark_training
     from drywall_seg.config import resolve_config
     from drywall_seg.data.manifest import prepare
     from drywall_seg.inference.torch_backend import device_name
 
-    if data_root:
+    if training:
+        table = benchmark_training(repeats)
+    elif data_root:
         table = benchmark_evaluation(prepare(resolve_config(data_root=data_root)), repeats)
     else:
         table = run_benchmark(repeats)

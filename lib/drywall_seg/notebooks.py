@@ -12,7 +12,8 @@ import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from drywall_seg.config import RunConfig, close_match, project_root, resolve_config, run_folder_of
+from drywall_seg.config import close_match, project_root, resolve_config, run_folder_of
+from drywall_seg.settings import RunConfig
 
 PIPELINE = ("01_prepare", "02_train", "03_evaluate", "04_visualize_panels")
 RUN_ALL = "00_run_all"

@@ -66,5 +66,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     "clipseg_ft_e16_512_thr04": _REFERENCE | dict(epochs=16, image_size=512, batch_size=8, threshold=0.4),
     "clipseg_ft_e4_1024_thr04": _REFERENCE | dict(epochs=4, image_size=1024, batch_size=2, threshold=0.4),
     "clipseg_ft_e8_512_thr04_baltrain": _REFERENCE
-    | dict(epochs=8, image_size=512, batch_size=8, threshold=0.4, balance_labels=True),
+    | dict(epochs=8, image_size=512, batch_size=8, threshold=0.4, balance="label"),
 }

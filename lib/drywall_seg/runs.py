@@ -1,5 +1,6 @@
 """Run folders, and files that appear whole or not at all."""
 
+import fcntl
 import json
 import os
 import platform
@@ -59,6 +60,31 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def single_writer(folder: Path) -> Iterator[None]:
+    """Holds a run's folder for this process alone, and clears what a killed one left half written in it.
+
+    The lock goes with the process, however it ends; `flock` would stay with its orphaned children.
+
+    Raises:
+        ValueError: If another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise ValueError(f"{folder}: another process is writing this run; give another run_name") from error
+        except OSError as error:  # a file system without locks, as some mounted ones are
+            tqdm.write(f"{folder}: cannot be locked ({error}); do not start this run twice at once")
+        for old in folder.glob(".old-*"):  # killed between the two renames: what was there is all there is
+            if not (whole := folder / old.name.split("-", 2)[2]).exists():
+                os.replace(old, whole)
+        for left in (*folder.glob(".partial-*"), *folder.glob(".old-*")):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -122,6 +148,13 @@ def environment(device: str, fingerprint: str) -> dict[str, Any]:
 def progress(items: Iterable | None, desc: str, unit: str) -> tqdm:
     """Shows a bar with the time left; a bar within a bar goes when it is done.
 
-    Off a terminal it is redrawn seldom: an executed notebook keeps every redraw.
+    Off a terminal it is redrawn seldom: an executed notebook keeps every redraw. Of several processes the first shows.
     """
-    return tqdm(items, desc=desc, unit=unit, mininterval=0.5 if sys.stderr.isatty() else 5, leave=None)
+    return tqdm(
+        items,
+        desc=desc,
+        unit=unit,
+        mininterval=0.5 if sys.stderr.isatty() else 5,
+        leave=None,
+        disable=os.environ.get("RANK", "0") != "0",
+    )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from drywall_seg.data.augment import augment_color, augment_geometry, degrade
+from drywall_seg.data.augment import augment_color, degrade, draw_geometry
 
 
 def test_geometry_moves_pixels_and_makes_none_up():
@@ -10,7 +10,8 @@ def test_geometry_moves_pixels_and_makes_none_up():
     mask = np.where((rows // 7 + columns // 3) % 5 < 2, 255, 0).astype(np.uint8)
     steps, sizes = set(), set()
     for seed in range(300):
-        image_, mask_ = augment_geometry(photo, mask, 0.3, np.random.default_rng(seed))
+        geometry = draw_geometry(mask.shape, 0.3, np.random.default_rng(seed))
+        image_, mask_ = geometry.apply(photo), geometry.apply(mask)
         y, x = image_[..., 0].astype(int), image_[..., 1].astype(int)
         assert image_.dtype == np.uint8 and np.array_equal(image_[..., 2], y ^ x)
         assert np.array_equal(mask_, np.where((y // 7 + x // 3) % 5 < 2, 255, 0))
@@ -24,15 +25,16 @@ def test_geometry_moves_pixels_and_makes_none_up():
         }
     assert len(steps) == 8  # four turns, mirrored or not
     assert len(sizes) > 40
-    same = augment_geometry(photo, mask, 1.0, np.random.default_rng(0))
-    assert same[0] is photo and same[1] is mask
+    whole = draw_geometry(mask.shape, 1.0, np.random.default_rng(0))
+    assert np.array_equal(whole.apply(photo), photo) and np.array_equal(whole.apply(mask), mask)
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 50), (50, 1), (3, 2)])
 def test_the_smallest_photos_and_crops_keep_a_pixel(size_hw):
     photo, mask = np.zeros((*size_hw, 3), np.uint8), np.zeros(size_hw, np.uint8)
     for seed in range(50):
-        image_, mask_ = augment_geometry(photo, mask, 0.0, np.random.default_rng(seed))
+        geometry = draw_geometry(mask.shape, 0.0, np.random.default_rng(seed))
+        image_, mask_ = geometry.apply(photo), geometry.apply(mask)
         assert image_.shape[:2] == mask_.shape and mask_.size >= 1
 
 

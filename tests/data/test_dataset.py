@@ -222,3 +222,36 @@ def test_a_photo_that_is_gone_is_an_error_and_not_skipped(manifest):
     dataset.records[0] = dataset.records[0]._replace(image_path="gone.png")
     with pytest.raises(ImageError, match="gone.png: no such file"):
         dataset[0]
+
+
+@pytest.mark.parametrize("balance", ["label", "photograph"])
+def test_each_label_or_photograph_is_drawn_as_often(sample_manifest, balance):
+    data = PromptedDataset(sample_manifest, "train", **PLAIN, balance=balance)
+    plain = PromptedDataset(sample_manifest, "train", **PLAIN)
+
+    def counts(dataset):
+        drawn = []
+        for dataset.epoch in range(60):
+            drawn += [dataset.records[i] for i in dataset.order()]
+        names = [r.label if balance == "label" else r.photo_id for r in drawn]
+        return np.unique(names, return_counts=True)[1]
+
+    assert counts(data).max() / counts(data).min() < (1.15 if balance == "label" else 2.2)
+    assert counts(plain).max() / counts(plain).min() > (1.5 if balance == "label" else 2.5)
+
+
+def test_stored_views_are_the_same_in_every_epoch_and_for_every_row_of_an_image(manifest):
+    data = PromptedDataset(manifest, "train", **RANDOM, stored_views=2)
+    plain = PromptedDataset(manifest, "train", **{**RANDOM, "negative_share": 0.0}, stored_views=2)
+    first = samples_of(plain)
+    for number, (record, sample) in enumerate(zip(plain.records, first, strict=True)):
+        assert sample["view"] == 0 and sample["image_id"] == record.image_id and "pixel_values" not in sample
+        red = plain.pixels(record.image_id, 0)[0]
+        lit = sample["target"] > 0.99  # colours are changed, so only where it is: the brightest of the photo
+        assert not lit.any() or red[lit].min() > red[sample["valid"] & (sample["target"] == 0)].max(initial=-1), number
+    data.epoch, plain.epoch = 2, 2
+    for one, two in zip(first, samples_of(plain), strict=True):
+        assert np.array_equal(one["target"], two["target"]) and two["view"] == 0
+    plain.epoch = 1
+    assert sum(not np.array_equal(a["target"], b["target"]) for a, b in zip(first, samples_of(plain), strict=True)) > 9
+    assert {sample["view"] for sample in samples_of(plain)} == {1}

@@ -34,6 +34,27 @@ def test_thresholds_come_from_val_unless_one_is_given(predictor, sample_manifest
         assert values["mean_dice"] >= worse["labels"][label]["mean_dice"]
 
 
+def test_in_parts_every_image_of_val_counts_once(predictor, sample_manifest):
+    whole = score_validation(predictor, sample_manifest, resolve_config())
+    parts = []
+
+    def keep(items):
+        parts.extend(items)
+        return items
+
+    for number in range(3):
+        score_validation(predictor, sample_manifest, resolve_config(), part=(number, 3), gather=keep)
+    rows = [set(zip(table.image_id, table.label, strict=True)) for table, _ in parts]
+    wanted = sample_manifest.rows("val")
+    assert sum(map(len, rows)) == len(wanted) and set.union(*rows) == set(
+        zip(wanted.image_id, wanted.label, strict=True)
+    )
+    others = parts[1:]
+    assert whole == score_validation(
+        predictor, sample_manifest, resolve_config(), part=(0, 3), gather=lambda own: own + others
+    )
+
+
 def test_presence_asks_for_what_is_there_and_for_what_is_not(predictor, sample_manifest):
     asked = []
     original = predictor.predict

@@ -2,7 +2,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from drywall_seg.config import THRESHOLD_RULES
 from drywall_seg.evaluation.metrics import dice, iou, mask_counts, score_histogram
 from drywall_seg.evaluation.thresholds import (
     CANDIDATES,
@@ -12,6 +11,7 @@ from drywall_seg.evaluation.thresholds import (
     sweep_table,
 )
 from drywall_seg.inference.predict import first_level
+from drywall_seg.settings import THRESHOLD_RULES
 
 
 def histogram(levels, target):

@@ -9,6 +9,7 @@ from transformers import CLIPSegForImageSegmentation, CLIPTokenizer
 
 from drywall_seg.models import load_segmenter
 from drywall_seg.models.clipseg_files import load_clipseg
+from drywall_seg.models.weights import hash_weights
 from tests.models.clipseg_folders import MEAN, STD, bpe_file, tiny_clipseg_folder, write_tokenizer
 
 PROMPTS = ["segment crack", "trace joint line"]
@@ -137,6 +138,7 @@ def test_a_trained_decoder(tiny, hub_folder, tmp_path):
     train(tiny, "decoder")
     tiny.image_size, tiny.mean = 96, (0.5, 0.5, 0.5)
     settings = save(tiny, tmp_path / "one")
+    assert settings["base"].pop("weights") == hash_weights(tiny.model.clip)
     assert settings["base"] == {"name": str(hub_folder), "revision": None}
     assert {p.name for p in (tmp_path / "one").iterdir()} == {"model.safetensors", "segmenter.json"}
     size = sum(p.numel() for p in tiny.model.decoder.parameters()) * 4
@@ -145,7 +147,7 @@ def test_a_trained_decoder(tiny, hub_folder, tmp_path):
     assert (loaded.image_size, loaded.mean, loaded.training) == (96, (0.5, 0.5, 0.5), False)
     assert same(loaded, tiny)
     assert not same(loaded, load_segmenter(hub_folder))
-    assert save(loaded, tmp_path / "two")["base"] == settings["base"]  # and it can be trained on
+    assert save(loaded, tmp_path / "two")["base"]["name"] == settings["base"]["name"]  # and it can be trained on
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
@@ -224,7 +226,7 @@ def test_hub_id_and_revision(hub_folder, tmp_path, monkeypatch, tiny):
     assert segmenter.base == {"name": "CIDAS/clipseg-rd64-refined", "revision": REVISION}
     assert same(segmenter, tiny)
     train(segmenter, "decoder")
-    assert save(segmenter, tmp_path / "run")["base"] == segmenter.base
+    assert save(segmenter, tmp_path / "run")["base"].items() > segmenter.base.items()
     (repository / "refs/main").write_text("f" * 40)  # the hub moves on, the fine-tune does not
     assert same(load_segmenter(tmp_path / "run"), segmenter)
     with pytest.raises(OSError, match="CIDAS/other|offline|connect"):
@@ -302,8 +304,16 @@ def test_spoiled_fine_tunes(tiny, tmp_path):
     with pytest.raises(ValueError, match=f"{path}: cannot be read as safetensors"):
         load_segmenter(tmp_path / "run")
     path.write_bytes(whole)
-    edit(tmp_path / "run/segmenter.json", base={"name": str(tiny_clipseg_folder(tmp_path / "b")), "revision": None})
-    load_segmenter(tmp_path / "run")
+    base = json.loads((tmp_path / "run/segmenter.json").read_text())["base"]
+    edit(tmp_path / "run/segmenter.json", base={**base, "name": str(tiny_clipseg_folder(tmp_path / "b"))})
+    load_segmenter(tmp_path / "run")  # the same weights in another place
+    other = str(tiny_clipseg_folder(tmp_path / "c", seed=5))
+    for changed in ({**base, "name": other}, {"name": base["name"], "revision": None}):
+        edit(tmp_path / "run/segmenter.json", base=changed)
+        message = rf"segmenter.json: its decoder was trained on another base than what {changed['name']} now holds"
+        with pytest.raises(ValueError, match=message):
+            load_segmenter(tmp_path / "run")
+    edit(tmp_path / "run/segmenter.json", base=base)
     train(tiny, "all")
     save(tiny, tmp_path / "whole")
     shutil.copy(tmp_path / "whole/model.safetensors", path)

@@ -3,32 +3,21 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from drywall_seg.config import RunConfig, resolve_config
+from drywall_seg.config import resolve_config
 from drywall_seg.data.dataset import PromptedDataset
 from drywall_seg.data.manifest import prepare
 from drywall_seg.data.splits import photo_hash
 from drywall_seg.inference.predict import Predictor
 from drywall_seg.models import load_segmenter
 from drywall_seg.models.compact import new_compact
-from drywall_seg.training.fit import fit, train_run
-from drywall_seg.training.losses import segmentation_loss
-from drywall_seg.training.optimisation import ema, learning_rate_factor, parameter_groups
+from drywall_seg.settings import RunConfig
+from drywall_seg.training.fit import fit
+from drywall_seg.training.losses import segmentation_losses
+from drywall_seg.training.optimisation import learning_rate_factor, parameter_groups, update_average
+from drywall_seg.training.run import train_run
 from tests.models.clipseg_folders import tiny_clipseg_folder
-
-TINY = {"image_size": 64, "batch_size": 16, "learning_rate": 2e-3}
-
-
-def weights(folder):
-    return load_file(folder / "checkpoint" / "model.safetensors")
-
-
-def small(manifest, n=24):
-    """The manifest with n rows of train and of val."""
-    table = manifest.table
-    keep = table.groupby("split").head(n)
-    return type(manifest)(keep.reset_index(drop=True), manifest.data_root, manifest.folder, manifest.info)
+from tests.training.runs import TIMES, TINY, Stop, small, weights
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_bit(sample_manifest, tmp_path):
@@ -54,7 +43,7 @@ def test_the_loss_falls_on_a_tiny_set(sample_manifest, model, tmp_path):
     losses = []
     for _ in range(40):
         logits = segmenter(batch["pixel_values"], segmenter.encode_prompts(batch["prompt"]))
-        loss = segmentation_loss(logits, batch["target"], batch["valid"])
+        loss = segmentation_losses(logits, batch["target"], batch["valid"]).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -80,19 +69,19 @@ def test_a_run_writes_its_folder_and_is_not_trained_twice(project, monkeypatch):
     config = resolve_config(run_name="mine", epochs=2, **TINY)
     manifest = small(prepare(config))
     epochs = []
-    history = train_run(config, manifest, epochs.append)
+    history = train_run(config, manifest, lambda row, _: epochs.append(row))
     folder = project / "outputs" / "mine"
     assert [row["epoch"] for row in epochs] == [1, 2] == history.epoch.tolist()
     assert history.best[0]
     assert not (folder / "resume").exists()
     assert {"train_loss", "val_overall_mean_iou", "val_crack_mean_dice", "score", "seconds"} <= set(history.columns)
-    assert json.loads((folder / "config.json").read_text()) == config.to_dict()
+    assert json.loads((folder / "config.json").read_text()) == {**config.to_dict(), "stored_views": 0}
     assert json.loads((folder / "environment.json").read_text())["data_fingerprint"] == manifest.info["fingerprint"]
     thresholds = json.loads((folder / "checkpoint" / "thresholds.json").read_text())["thresholds"]
     assert set(thresholds) == {"crack", "taping_area", "joint_line"}
     assert Predictor.load(folder / "checkpoint").thresholds == thresholds
 
-    monkeypatch.setattr("drywall_seg.training.fit.fit", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("drywall_seg.training.run.fit", lambda *_: pytest.fail("trained again"))
     assert train_run(config, manifest).equals(history)
     changed = resolve_config(**{**config.to_dict(), "learning_rate": 1e-4})
     with pytest.raises(ValueError, match=r"learning_rate 0\.002, now 0\.0001.*mine-2 is free"):
@@ -133,7 +122,7 @@ def test_no_epochs_make_the_loaded_model_the_checkpoint(sample_manifest, tmp_pat
 def test_the_checkpoint_is_the_best_epoch_not_the_last(sample_manifest, tmp_path, monkeypatch):
     scores = iter([0.1, 0.9, 0.2])
 
-    def validate(predictor, manifest, threshold):
+    def validate(predictor, manifest, config, **_):
         value = next(scores)
         return {"crack": value}, {"overall": {"mean_iou": value, "mean_dice": value}, "labels": {}}
 
@@ -164,10 +153,6 @@ def test_the_learning_rate_warms_up_and_falls_to_zero():
     assert factor(100) == pytest.approx(0)
 
 
-class Stop(Exception):
-    pass
-
-
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_a_stopped_training_goes_on_and_ends_the_same_to_the_bit(sample_manifest, tmp_path, ema_decay):
     settings = {**resolve_config(epochs=3, **TINY).to_dict(), "ema_decay": ema_decay, "encoder_rate_share": 0.5}
@@ -175,26 +160,31 @@ def test_a_stopped_training_goes_on_and_ends_the_same_to_the_bit(sample_manifest
     manifest = small(sample_manifest)
     undisturbed = fit(new_compact(64), manifest, config, tmp_path / "whole")
 
-    def stop_at_two(row):
+    def stop_at_two(row, _):
         if row["epoch"] == 2:
             raise Stop
 
     with pytest.raises(Stop):
         fit(new_compact(64), manifest, config, tmp_path / "stopped", stop_at_two)
     epochs = []
-    resumed = fit(new_compact(64), manifest, config, tmp_path / "stopped", epochs.append)
+    resumed = fit(new_compact(64), manifest, config, tmp_path / "stopped", lambda row, _: epochs.append(row))
     assert [row["epoch"] for row in epochs] == [3]
-    assert resumed.drop(columns="seconds").equals(undisturbed.drop(columns="seconds"))
+    assert resumed.drop(columns=TIMES).equals(undisturbed.drop(columns=TIMES))
     for name, tensor in weights(tmp_path / "whole").items():
         assert torch.equal(tensor, weights(tmp_path / "stopped")[name]), name
     assert not (tmp_path / "stopped" / "resume").exists()
 
 
 def test_the_average_follows_slowly_and_begins_at_once():
-    average = ema(0.99)
-    assert average(torch.tensor(0.0), torch.tensor(1.0), 0).item() == pytest.approx(0.9)
-    assert average(torch.tensor(0.0), torch.tensor(1.0), 10_000).item() == pytest.approx(0.01)
-    assert average(torch.tensor(3), torch.tensor(7), 5).item() == 7  # BatchNorm's counter
+    def after(value, n_steps):
+        average = {"weight": torch.tensor(0.0), "counter": torch.tensor(3)}
+        update_average(average, {"weight": torch.tensor(value), "counter": torch.tensor(7)}, 0.99, n_steps)
+        assert average["counter"] == 7  # BatchNorm's
+        return average["weight"].item()
+
+    assert after(1.0, 0) == 1
+    assert after(1.0, 1) == pytest.approx(9 / 11)
+    assert after(1.0, 10_000) == pytest.approx(0.01)
 
 
 def test_the_encoder_has_its_own_learning_rate():

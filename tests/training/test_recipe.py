@@ -6,7 +6,7 @@ import pytest
 
 from drywall_seg.config import resolve_config
 from drywall_seg.data.manifest import build_manifest
-from drywall_seg.training.fit import train_run
+from drywall_seg.training.run import train_run
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 

@@ -7,6 +7,7 @@ from drywall_seg.config import resolve_config
 from drywall_seg.data.manifest import prepare
 from drywall_seg.evaluation.evaluate import evaluate_run
 from drywall_seg.inference import Prediction
+from drywall_seg.visualization.charts import plot_history
 from drywall_seg.visualization.panels import (
     PREDICTION_COLOR,
     TRUTH_COLOR,
@@ -14,7 +15,6 @@ from drywall_seg.visualization.panels import (
     overlay,
     plot_examples,
     plot_grid,
-    plot_history,
     plot_predictions,
     save_panels,
 )

@@ -1,27 +1,38 @@
 """What training does to a photo and its mask before they are seen."""
 
+from typing import NamedTuple
+
 import numpy as np
 from PIL import Image, ImageFilter
 
 
-def augment_geometry(
-    image: np.ndarray, mask: np.ndarray, crop_min: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Crops, turns by quarters and mirrors image uint8 (H, W, 3) and mask (H, W) alike; nothing at crop_min 1.
+class Geometry(NamedTuple):
+    """A crop in pixels, quarter turns, and whether it is mirrored after them."""
+
+    top: int
+    left: int
+    side: int
+    turns: int
+    mirror: bool
+
+    def apply(self, array: np.ndarray) -> np.ndarray:
+        """Returns the part of an image (H, W, ...) or mask (H, W), turned and mirrored."""
+        window = array[self.top : self.top + self.side, self.left : self.left + self.side]
+        turned = np.rot90(window, self.turns)
+        return np.ascontiguousarray(turned[:, ::-1] if self.mirror else turned)
+
+
+def draw_geometry(size_hw: tuple[int, int], crop_min: float, rng: np.random.Generator) -> Geometry:
+    """Draws a crop, a turn by quarters and a mirroring; the whole image as it is at crop_min 1.
 
     The crop is a square of crop_min to all of the longer side, cut to the image: never squashed.
     """
+    longer = max(size_hw)
     if crop_min >= 1:
-        return image, mask
-    height, width = mask.shape
-    side = max(1, round(rng.uniform(crop_min, 1) * max(height, width)))
-    top = rng.integers(0, max(height - side, 0) + 1)
-    left = rng.integers(0, max(width - side, 0) + 1)
-    window = np.s_[top : top + side, left : left + side]
-    turns, mirror = rng.integers(4), rng.random() < 0.5
-    pair = (np.rot90(array[window], turns) for array in (image, mask))
-    image, mask = (array[:, ::-1] if mirror else array for array in pair)
-    return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+        return Geometry(0, 0, longer, 0, False)
+    side = max(1, round(rng.uniform(crop_min, 1) * longer))
+    top, left = (int(rng.integers(0, max(length - side, 0) + 1)) for length in size_hw)
+    return Geometry(top, left, side, int(rng.integers(4)), bool(rng.random() < 0.5))
 
 
 def augment_color(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:

@@ -1,15 +1,19 @@
 """Training samples: a photo, a sentence, and the pixels that it means."""
 
+import zlib
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from drywall_seg.data.augment import augment_color, augment_geometry, degrade
+from drywall_seg.data.augment import augment_color, degrade, draw_geometry
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.images import Letterbox, normalise, read_image, read_mask
 from drywall_seg.paraphrases import draw_absent, draw_sentence
 from drywall_seg.prompts import ABSENT_LABELS, ABSENT_THINGS, PROMPTS
+
+HARD_SHARE = 0.5
+"""Of the negatives, those drawn from `PromptedDataset.hard` where it lists some."""
 
 
 class PromptedDataset(Dataset):
@@ -20,6 +24,8 @@ class PromptedDataset(Dataset):
         target: float32 (S, S) in [0, 1], the share of the pixel that is target; all 0 for a negative prompt.
         valid: bool (S, S), false in the padding.
         prompt: the sentence.
+    With `stored_views` there are as many augmented views of an image, the same in every run of that seed, of which
+    each epoch shows the next; and instead of pixel_values, which `pixels` makes, it holds image_id and view.
     """
 
     def __init__(
@@ -36,16 +42,20 @@ class PromptedDataset(Dataset):
         degrade_share: float = 0.0,
         joint_line_repeats: int = 1,
         paraphrases: bool = False,
-        balance_labels: bool = False,
+        balance: str = "none",
+        stored_views: int = 0,
     ) -> None:
         self.manifest, self.image_size, self.mean, self.std = manifest, image_size, mean, std
         self.seed, self.negative_share = seed, negative_share
         self.crop_min, self.color_strength = crop_min, color_strength
         self.degrade_share, self.paraphrases = degrade_share, paraphrases
-        self.balance_labels = balance_labels
+        self.balance, self.stored_views = balance, stored_views
         self.epoch = 0
+        self.hard: list[tuple[int, str]] = []
+        """Index of a row and a sentence that it should not answer, but did: asked more often."""
         rows = list(manifest.rows(split).itertuples(index=False))
         self.records = [r for r in rows for _ in range(joint_line_repeats if r.label == "joint_line" else 1)]
+        self.by_image = {record.image_id: record for record in self.records}
         table = manifest.table
         self.labels_of = table.groupby("image_id").label.agg(set).to_dict()
 
@@ -53,36 +63,55 @@ class PromptedDataset(Dataset):
         return len(self.records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        record = self.records[index]
         rng = np.random.default_rng((self.seed, self.epoch, index))
+        record = self.records[index]
         labels = self.labels_of[record.image_id]
         prompt, present = draw_prompt(record.label, labels, self.negative_share, rng, self.paraphrases)
-        image, mask = read_image(self.manifest.image_file(record)), read_mask(self.manifest.mask_file(record))
-        image, mask = augment_geometry(image, mask, self.crop_min, rng)
-        box = Letterbox.fit(image.shape[:2], self.image_size)
-        content = degrade(augment_color(box.resize(image), self.color_strength, rng), self.degrade_share, rng)
+        if not present and self.hard and rng.random() < HARD_SHARE:
+            number, prompt = self.hard[rng.integers(len(self.hard))]
+            record = self.records[number]
+        if not self.stored_views:
+            return self._look(record, rng, present) | {"prompt": prompt}
+        view = self.epoch % self.stored_views
+        sample = self._look(record, self._view_rng(record.image_id, view), present, with_pixels=False)
+        return sample | {"prompt": prompt, "image_id": record.image_id, "view": view}
+
+    def pixels(self, image_id: str, view: int) -> np.ndarray:
+        """Returns a view of an image, float32 (3, S, S), normalised."""
+        return self._look(self.by_image[image_id], self._view_rng(image_id, view), False)["pixel_values"]
+
+    def _view_rng(self, image_id: str, view: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, view, zlib.crc32(image_id.encode())))
+
+    def _look(self, record: Any, rng: np.random.Generator, present: bool, with_pixels: bool = True) -> dict[str, Any]:
+        """Augments a row's photo and mask alike, and letterboxes them; the photo can be left out."""
+        mask = read_mask(self.manifest.mask_file(record))
+        geometry = draw_geometry(mask.shape, self.crop_min, rng)
+        mask = geometry.apply(mask)
+        box = Letterbox.fit(mask.shape, self.image_size)
         height, width = box.content_hw
         target = np.zeros((self.image_size, self.image_size), np.float32)
         if present:
             target[:height, :width] = box.resize(mask) / np.float32(255)
-        return {
-            "pixel_values": normalise(box.pad(content), self.mean, self.std),
-            "target": target,
-            "valid": box.valid(),
-            "prompt": prompt,
-        }
+        sample = {"target": target, "valid": box.valid()}
+        if with_pixels:
+            image = box.resize(geometry.apply(read_image(self.manifest.image_file(record))))
+            content = degrade(augment_color(image, self.color_strength, rng), self.degrade_share, rng)
+            sample["pixel_values"] = normalise(box.pad(content), self.mean, self.std)
+        return sample
 
     def order(self) -> list[int]:
         """Returns the epoch's order of indices, drawn from (seed, epoch).
 
-        A permutation; with `balance_labels` drawn with replacement, each label as often.
+        A permutation; with `balance` drawn with replacement, each `label` or each `photograph` as often: a photograph
+        may have many copies.
         """
         rng = np.random.default_rng((self.seed, self.epoch))
-        if not self.balance_labels:
+        if self.balance == "none":
             return rng.permutation(len(self)).tolist()
-        labels = np.array([record.label for record in self.records])
-        names, counts = np.unique(labels, return_counts=True)
-        weights = 1 / counts[np.searchsorted(names, labels)]
+        names = np.array([r.label if self.balance == "label" else r.photo_id for r in self.records])
+        _, group, counts = np.unique(names, return_inverse=True, return_counts=True)
+        weights = 1 / counts[group]
         return rng.choice(len(self), len(self), p=weights / weights.sum()).tolist()
 
 

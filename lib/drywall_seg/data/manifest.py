@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from drywall_seg.config import RunConfig, project_root, resolve_path
+from drywall_seg.config import project_root, resolve_path
 from drywall_seg.data.coco import CocoImage, DataError, Export, find_exports, rasterise, read_coco
 from drywall_seg.data.overlays import Rows, apply_overlay, mask_path, store_mask
 from drywall_seg.data.sample import write_sample
 from drywall_seg.data.splits import assign_splits, compare_splits
 from drywall_seg.images import ImageError, read_image
 from drywall_seg.runs import progress, read_json, write_csv, write_json
+from drywall_seg.settings import RunConfig
 
 FORMAT = 2
 COLUMNS = "image_id source photo_id label image_path mask_path width height annotation_kind mask_area split".split()

@@ -1,13 +1,12 @@
 """Runs a model over rows of the manifest: what it says, once, for all that is counted from it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from drywall_seg.config import RunConfig
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.data.splits import known_photographs
 from drywall_seg.evaluation.metrics import counts_at, score_histogram, score_rows, summarise
@@ -18,6 +17,7 @@ from drywall_seg.inference.torch_backend import default_device
 from drywall_seg.paraphrases import draw_absent
 from drywall_seg.prompts import ABSENT_LABELS, canonical_prompt
 from drywall_seg.runs import progress
+from drywall_seg.settings import RunConfig
 
 KEPT = ["image_id", "photo_id", "source", "label", "annotation_kind", "split", "width", "height"]
 """What a table of results keeps of a manifest's row."""
@@ -124,14 +124,32 @@ def collect_presence(
 
 
 def score_validation(
-    predictor: Predictor, manifest: Manifest, config: RunConfig, batch_size: int | None = None
+    predictor: Predictor,
+    manifest: Manifest,
+    config: RunConfig,
+    batch_size: int | None = None,
+    part: tuple[int, int] = (0, 1),
+    gather: Callable[[list], list] = list,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Chooses thresholds on val by the configured rule, unless one is given, and scores the raw masks at them.
 
+    Args:
+        predictor: The model.
+        manifest: The data.
+        config: The settings.
+        batch_size: Images encoded at once; None for what suits the device.
+        part: Number of this process and how many there are; each predicts its own images.
+        gather: Joins a list of each process to the list of all.
+
     Returns:
-        Thresholds by label, and the summary of `metrics.summarise`.
+        Thresholds by label, and the summary of `metrics.summarise`, of all images in every process.
     """
-    rows, histograms = collect_histograms(predictor, manifest, unseen_rows(predictor, manifest, "val")[0], batch_size)
+    rows, _ = unseen_rows(predictor, manifest, "val")
+    mine = rows[pd.factorize(rows.image_id)[0] % part[1] == part[0]]
+    parts = gather([collect_histograms(predictor, manifest, mine, batch_size)])
+    rows = pd.concat([table for table, _ in parts], ignore_index=True)
+    order = rows.image_id.argsort(kind="stable")  # as one process collects them, so that sums are the same to the bit
+    rows, histograms = rows.iloc[order].reset_index(drop=True), np.concatenate([h for _, h in parts])[order]
     thresholds = choose_thresholds(rows, histograms, config.threshold_rule, config.false_alarm_budget)
     if config.threshold is not None:
         thresholds = dict.fromkeys(thresholds, config.threshold)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from drywall_seg.config import RunConfig, has_checkpoint, model_of, run_folder_of
+from drywall_seg.config import has_checkpoint, model_of, run_folder_of
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.data.splits import known_photographs
 from drywall_seg.evaluation.breakdowns import break_down
@@ -26,6 +26,7 @@ from drywall_seg.inference.predict import Predictor, to_levels
 from drywall_seg.inference.torch_backend import device_name
 from drywall_seg.prompts import LABELS, TASK_LABELS
 from drywall_seg.runs import environment, read_json, write_csv, write_json, write_mask
+from drywall_seg.settings import RunConfig
 
 TABLES = "tables"
 Scored = tuple[pd.DataFrame, np.ndarray]

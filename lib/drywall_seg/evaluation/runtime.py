@@ -90,19 +90,21 @@ def footprint(predictor: Predictor, folder: Path) -> dict[str, Any]:
 
     What a run does not have (a baseline: a checkpoint, a training) is None.
     """
-    device = default_device()
-    if device == "cuda":
-        peak = torch.cuda.max_memory_allocated()
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     files = [path for path in (folder / CHECKPOINT).rglob("*") if path.is_file()]
     history = folder / "history.csv"
     seconds = pd.read_csv(history).get("seconds", pd.Series(dtype=float)).sum() if history.is_file() else None
     return {
         "device": device_name(),
-        "dtype": str(half_precision(device) or torch.float32).removeprefix("torch."),
+        "dtype": str(half_precision(default_device()) or torch.float32).removeprefix("torch."),
         "image_size": predictor.backend.image_size,
-        "peak_memory_bytes": int(peak),
+        "peak_memory_bytes": peak_memory(),
         "checkpoint_bytes": sum(path.stat().st_size for path in files) if files else None,
         "training_seconds": float(seconds) if seconds is not None else None,
     }
+
+
+def peak_memory() -> int:
+    """Returns the most bytes that this process has had at once: of the GPU's memory, or on a CPU of the machine's."""
+    if default_device() == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

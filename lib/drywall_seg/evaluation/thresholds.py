@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from drywall_seg.config import THRESHOLD_RULES
 from drywall_seg.evaluation.metrics import counts_at, dice, iou
+from drywall_seg.settings import THRESHOLD_RULES
 
 CANDIDATES = np.arange(1, 100) / 100
 

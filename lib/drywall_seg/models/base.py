@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from drywall_seg.config import TRAINABLE
+from drywall_seg.settings import TRAINABLE
 
 Features = tuple[Tensor, ...]
 """What an image encoder gives: tensors whose first dimension is the batch."""
@@ -61,6 +61,10 @@ class Segmenter(nn.Module):
         """Returns the image encoder's blocks, from the pixels on."""
         raise NotImplementedError
 
+    def architecture(self) -> str:
+        """Returns what its weights' names and shapes do not say of how it encodes an image."""
+        return type(self).__name__
+
     def for_inference(self) -> "Segmenter":
         """Returns what predicts the same and cannot be trained or saved any more; itself where nothing is gained."""
         return self
@@ -91,9 +95,10 @@ class Segmenter(nn.Module):
             self._cached_at = state
         new = [text for text in new if text not in self._prompt_cache]
         if new:
-            # In full precision, whoever calls first: others get the same ones.
+            # In full precision and each alone, so that a sentence's embedding is the same to the bit whoever asks for
+            # it first and in whose company: a training that goes on asks in another order.
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                self._prompt_cache.update(zip(new, self.embed_prompts(new), strict=True))
+                self._prompt_cache.update((text, self.embed_prompts([text])[0]) for text in new)
         return torch.stack([self._prompt_cache[text] for text in prompts])
 
     def forget_prompts(self) -> None:

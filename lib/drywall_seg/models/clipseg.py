@@ -1,5 +1,6 @@
 """CLIPSeg (Lueddecke & Ecker 2022, https://arxiv.org/abs/2112.10003), with Hugging Face's classes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from transformers import CLIPSegForImageSegmentation, PreTrainedTokenizerBase
 
 from drywall_seg.models.base import Features, Segmenter
-from drywall_seg.models.weights import SETTINGS, WEIGHTS, write_weights
+from drywall_seg.models.weights import SETTINGS, WEIGHTS, hash_weights, write_weights
 from drywall_seg.runs import write_json
 
 INCIDENTAL = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
@@ -47,7 +48,7 @@ class CLIPSegSegmenter(Segmenter):
         self.check_side(image_size)
         vision = model.clip.vision_model.encoder
         vision.layers = vision.layers[: max(model.extract_layers) + 1]  # the rest feeds nothing that is used
-        self._clip_is_base = base is not None
+        self._clip_is_base, self._clip_hash = base is not None, ""
         self.trainable_parameters("decoder")
 
     def encode_images(self, pixel_values: Tensor) -> Features:
@@ -89,6 +90,10 @@ class CLIPSegSegmenter(Segmenter):
         """The decoder (1.13 M parameters) and CLIP."""
         return {"encoder": [self.model.clip], "decoder": [self.model.decoder]}
 
+    def architecture(self) -> str:
+        """Layers that are read, heads, activation: as transformers states them."""
+        return json.dumps(_without_origin(self.model.config.to_diff_dict()), sort_keys=True)
+
     def image_blocks(self) -> list[nn.Module]:
         """CLIP's vision layers, as far as they are run."""
         return list(self.model.clip.vision_model.encoder.layers)
@@ -112,7 +117,7 @@ class CLIPSegSegmenter(Segmenter):
         return super().load_state_dict(state_dict, *args, **kwargs)
 
     def save(self, folder: Path) -> None:
-        """Writes the decoder alone where CLIP is still that of a base that can be named; else everything."""
+        """Writes the decoder alone, and what it belongs to, where CLIP is still a base's; else everything."""
         folder = Path(folder)
         thawed = any(p.requires_grad for p in self.model.clip.parameters())
         whole = thawed or not self._clip_is_base
@@ -122,12 +127,30 @@ class CLIPSegSegmenter(Segmenter):
             "image_size": self.image_size,
             "mean": self.mean,
             "std": self.std,
-            "base": None if whole else self.base,
+            "base": None if whole else {**self.base, "weights": self._base_hash()},
         }
         if whole:
             settings["config"] = _without_origin(self.model.config.to_diff_dict())
             self.tokenizer.save_pretrained(folder)
         write_json(folder / SETTINGS, settings)
+
+    def _base_hash(self) -> str:
+        if not self._clip_hash:  # half a gigabyte: once
+            self._clip_hash = hash_weights(self.model.clip)
+        return self._clip_hash
+
+    def check_base(self, wanted: str, file: Path) -> None:
+        """Refuses a decoder that was trained on another CLIP.
+
+        Args:
+            wanted: The hash of that one's weights.
+            file: Where it stands.
+
+        Raises:
+            ValueError: If it is not the hash of this one's.
+        """
+        if self._base_hash() != wanted:
+            raise ValueError(f"{file}: its decoder was trained on another base than what {self.base['name']} now holds")
 
 
 def _without_origin(config: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def load_finetuned(folder: Path, image_size: int | None = None) -> CLIPSegSegmen
 
     Raises:
         OSError: If a base on the hub cannot be downloaded.
-        ValueError: If the weights do not fit or the base is gone; the message names the file.
+        ValueError: If the weights do not fit, or the base is gone or another one; the message names the file.
     """
     settings = read_settings(folder, "image_size", "mean", "std", "base")
     size, base = image_size or settings["image_size"], settings["base"]
@@ -52,6 +52,7 @@ def load_finetuned(folder: Path, image_size: int | None = None) -> CLIPSegSegmen
         if Path(base["name"]).is_absolute() and not Path(base["name"]).is_dir():
             raise ValueError(f"{folder / SETTINGS}: its base {base['name']} is no longer there")
         segmenter = load_clipseg(base["name"], size, base["revision"])
+        segmenter.check_base(base.get("weights", ""), folder / SETTINGS)
         segmenter.mean, segmenter.std = mean, std
         read_weights(segmenter.model.decoder, folder / WEIGHTS)
         return segmenter

@@ -1,11 +1,13 @@
 """Weights and settings as files: safetensors and JSON; nothing here ever unpickles."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -39,6 +41,16 @@ def read_weights(module: nn.Module, path: Path) -> None:
     if problem := misfit(state, module.state_dict()):
         raise ValueError(f"{path}: not the weights of this model: {problem}")
     module.load_state_dict(state)
+
+
+def hash_weights(*modules: nn.Module) -> str:
+    """Returns 32 hexadecimal digits that stand for the names, types, shapes and values of modules' weights."""
+    digest = hashlib.blake2b(digest_size=16)
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def misfit(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:

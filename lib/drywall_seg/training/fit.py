@@ -1,7 +1,6 @@
-"""The training loop: AdamW, warm-up and cosine, clipping, half precision, the best epoch by val."""
+"""Training a run: epochs, the best of them by val, and going on where one was stopped."""
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -10,52 +9,41 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader
-from tqdm import tqdm
+from accelerate.utils import gather_object
 
-from drywall_seg.config import THRESHOLD_RULES, RunConfig, resolve_model, run_folder_of
 from drywall_seg.data.dataset import PromptedDataset
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.data.splits import photo_hash
 from drywall_seg.evaluation.collect import collect_presence, score_validation, unseen_rows
+from drywall_seg.evaluation.runtime import peak_memory
 from drywall_seg.evaluation.thresholds import choose_presence_cut
 from drywall_seg.inference.predict import THRESHOLDS_FILE, Predictor
-from drywall_seg.inference.torch_backend import TorchBackend, default_device, device_name, half_precision
-from drywall_seg.models import Segmenter, load_segmenter
-from drywall_seg.models.imagenet import imagenet_compact
+from drywall_seg.inference.torch_backend import TorchBackend
+from drywall_seg.models import Segmenter
 from drywall_seg.models.weights import PHOTOGRAPHS
-from drywall_seg.runs import CHECKPOINT, environment, progress, read_json, whole_folder, write_csv, write_json
-from drywall_seg.training.losses import segmentation_loss
-from drywall_seg.training.optimisation import ema, learning_rate_factor, parameter_groups
-from drywall_seg.training.resume import FOLDER, load_state, save_state
+from drywall_seg.runs import (
+    CHECKPOINT,
+    progress,
+    read_json,
+    whole_folder,
+    write_csv,
+    write_json,
+)
+from drywall_seg.settings import THRESHOLD_RULES, RunConfig
+from drywall_seg.training.loop import train_epoch
+from drywall_seg.training.mining import add_hard_negatives, mine_hard_negatives
+from drywall_seg.training.optimisation import averaged_weights
+from drywall_seg.training.resume import FOLDER
+from drywall_seg.training.state import (
+    Training,
+    restore_training,
+    save_training,
+    start_accelerator,
+    start_training,
+)
 
-OnEpoch = Callable[[dict[str, Any]], None]
-
-
-def train_run(config: RunConfig, manifest: Manifest, on_epoch: OnEpoch | None = None) -> pd.DataFrame:
-    """Trains a run, goes on where it was stopped, or does nothing where it is finished; returns its history.
-
-    Writes `config.json`, `environment.json`, `history.csv` and `checkpoint/` into the run's folder. With 0 epochs
-    the loaded model becomes the checkpoint, and only thresholds are chosen.
-
-    Raises:
-        ValueError: If the run's folder holds a run of other settings or data; a free name is proposed.
-    """
-    folder = run_folder_of(config)
-    about = environment(device_name(), manifest.info["fingerprint"])
-    begun = (folder / CHECKPOINT, folder / FOLDER, folder / "history.csv")
-    if (folder / "config.json").is_file() and any(path.exists() for path in begun):
-        _check_same_run(folder, config, about["data_fingerprint"])
-        if _is_finished(folder, config.epochs):
-            return read_history(folder)
-    if config.start == "imagenet":
-        segmenter = imagenet_compact(config.image_size, config.seed)
-    else:
-        segmenter = load_segmenter(resolve_model(config.model), config.image_size)
-    write_json(folder / "environment.json", about)
-    write_json(folder / "config.json", config.to_dict())
-    return fit(segmenter, manifest, config, folder, on_epoch)
+OnEpoch = Callable[[dict[str, Any], Predictor], None]
+"""Called after each epoch with its row of the history, and the model as it was scored."""
 
 
 def fit(
@@ -68,70 +56,90 @@ def fit(
     """Trains a segmenter on the train part; its best epoch on val becomes `folder/checkpoint`.
 
     Best is the largest (mean IoU + mean Dice) / 2 over val's images, of the averaged weights where there are some.
-    The segmenter ends with the last epoch's weights. The state after each epoch is kept in `folder/resume` until the
-    end, and a training that was stopped goes on from it. On a CPU the same settings give the same weights to the bit,
-    stopped or not.
+    The segmenter ends with the last epoch's weights. The state after each epoch, and every `checkpoint_steps`, is kept
+    in `folder/resume` until the end, and a training that was stopped goes on from it. On a CPU the same settings give
+    the same weights to the bit, stopped or not.
 
     Args:
         segmenter: Changed in place.
         manifest: The data.
         config: The settings.
-        folder: Where the checkpoint and `history.csv` go.
-        on_epoch: Called with each epoch's row of the history.
+        folder: Where the checkpoint, `history.csv` and `steps.csv` (the loss of each step) go.
+        on_epoch: Called after each epoch, in the first process.
 
     Raises:
         FloatingPointError: If the loss is not finite.
         ValueError: If no row is in train.
     """
     torch.manual_seed(config.seed)
-    device = torch.device(default_device())
-    segmenter.to(device)
+    accelerator = start_accelerator()
+    segmenter.to(accelerator.device)
     if not config.epochs:  # a baseline, of which perhaps nothing can be trained
-        _validate(segmenter, manifest, config, folder, -math.inf)
-        write_csv(folder / "history.csv", pd.DataFrame(columns=["epoch"]))
-        _store_presence_cut(segmenter, manifest, config, folder)
-        return read_history(folder)
-    optimizer = torch.optim.AdamW(parameter_groups(segmenter, config), weight_decay=config.weight_decay)
-    dataset = _training_data(segmenter, manifest, config)
+        if accelerator.is_main_process:
+            _validate(segmenter, manifest, config, folder, -math.inf)
+            write_csv(folder / "history.csv", pd.DataFrame(columns=["epoch"]))
+            _store_presence_cut(segmenter, manifest, config, folder)
+        accelerator.wait_for_everyone()
+        return pd.read_csv(folder / "history.csv")
+    dataset = training_data(segmenter, manifest, config)
     if not len(dataset):
         raise ValueError(f"{manifest.folder / 'manifest.csv'}: no row is in train")
-    n_steps = config.epochs * math.ceil(len(dataset) / config.batch_size)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(n_steps, config.warmup_share))
-    scaler = torch.amp.GradScaler(device.type, enabled=half_precision(device) is torch.float16)
-    averaged = AveragedModel(segmenter, avg_fn=ema(config.ema_decay), use_buffers=True) if config.ema_decay else None
-    modules = {"segmenter": segmenter} | ({"averaged": averaged} if averaged else {})
-    history: list[dict[str, Any]] = []
-    if state := load_state(folder, modules, optimizer):
-        history = state["history"]
-        vars(scheduler).update(state["scheduler"])
-        scaler.load_state_dict(state["scaler"])
-        for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
-            group["lr"] = rate
-    scored = averaged.module if averaged else segmenter
+    training = start_training(segmenter, config, dataset, accelerator)
+    with accelerator.main_process_first():  # which removes what is broken
+        restore_training(training, folder)
+    accelerator.wait_for_everyone()
     with progress(None, "training", "step") as bar:
-        bar.reset(total=n_steps)
-        bar.update(len(history) * n_steps // config.epochs)
-        for epoch in range(len(history), config.epochs):
-            started = time.monotonic()
-            dataset.epoch = epoch
-            loss = _train_epoch(segmenter, averaged, dataset, config, optimizer, scheduler, scaler, bar)
-            best = max((row["score"] for row in history), default=-math.inf)
-            row, score, kept = _validate(scored, manifest, config, folder, best)
-            rate = max(scheduler.get_last_lr())
-            row = {"epoch": epoch + 1, "train_loss": loss, "learning_rate": rate, **row, "score": score}
-            history.append({**row, "best": kept, "seconds": round(time.monotonic() - started, 1)})
-            schedule = {"last_epoch": scheduler.last_epoch, "_last_lr": scheduler.get_last_lr()}
-            states = {"history": history, "scheduler": schedule, "scaler": scaler.state_dict()}
-            save_state(folder, modules, optimizer, states)
-            write_csv(folder / "history.csv", pd.DataFrame(history))
-            if on_epoch:
-                on_epoch(history[-1])
-    _store_presence_cut(segmenter, manifest, config, folder)
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
-    return read_history(folder)
+        bar.reset(total=training.n_steps)
+        bar.update(len(training.losses))
+        while len(training.history) < config.epochs and not _has_lost_patience(training):
+            row = _run_epoch(training, manifest, folder, bar)
+            if accelerator.is_main_process:  # before the state: what comes after the last one is not done again
+                write_csv(folder / "history.csv", pd.DataFrame(training.history))
+                steps = range(1, len(training.losses) + 1)
+                write_csv(folder / "steps.csv", pd.DataFrame({"step": steps, "loss": training.losses}))
+            save_training(training, folder)
+            if on_epoch and accelerator.is_main_process:
+                with averaged_weights(segmenter, training.average):
+                    on_epoch(row, Predictor(TorchBackend(segmenter)))
+    if accelerator.is_main_process:
+        _store_presence_cut(segmenter, manifest, config, folder)
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    return pd.read_csv(folder / "history.csv")
 
 
-def _training_data(segmenter: Segmenter, manifest: Manifest, config: RunConfig) -> PromptedDataset:
+def _run_epoch(training: Training, manifest: Manifest, folder: Path, bar: Any) -> dict[str, Any]:
+    """Trains and scores the next epoch, and adds its row to the history."""
+    config, segmenter, history = training.config, training.segmenter, training.history
+    part = training.accelerator.process_index, training.accelerator.num_processes
+    started, before = time.monotonic(), len(training.losses)
+    training.dataset.epoch = len(history)
+    begins = before == len(history) * training.steps_per_epoch
+    if config.mine_every and history and len(history) % config.mine_every == 0 and begins:
+        with averaged_weights(segmenter, training.average):
+            found = mine_hard_negatives(Predictor(TorchBackend(segmenter)), training.dataset, part)
+        if part[0] == 0:
+            add_hard_negatives(folder, found)
+    trained = train_epoch(training, folder, bar)
+    seconds = time.monotonic() - started
+    best = max((row["score"] for row in history), default=-math.inf)
+    with averaged_weights(segmenter, training.average):
+        scores, score, kept = _validate(segmenter, manifest, config, folder, best, part)
+    done_before = before - training.dataset.epoch * training.steps_per_epoch  # by a session that was stopped
+    n_images = len(training.dataset) - done_before * config.batch_size
+    speed = {"images_per_second": round(n_images / seconds, 2), "peak_memory_gb": round(peak_memory() / 1e9, 2)}
+    row = {"epoch": len(history) + 1, **trained, **scores, "score": score, "best": kept, **speed}
+    history.append({**row, "seconds": round(time.monotonic() - started, 1)})
+    return history[-1]
+
+
+def _has_lost_patience(training: Training) -> bool:
+    best = max((number for number, row in enumerate(training.history) if row["best"]), default=0)
+    return 0 < training.config.patience <= len(training.history) - 1 - best
+
+
+def training_data(segmenter: Segmenter, manifest: Manifest, config: RunConfig) -> PromptedDataset:
+    """Returns the train part as the settings want it drawn."""
     return PromptedDataset(
         manifest,
         "train",
@@ -145,55 +153,23 @@ def _training_data(segmenter: Segmenter, manifest: Manifest, config: RunConfig) 
         degrade_share=config.degrade_share,
         joint_line_repeats=config.joint_line_repeats,
         paraphrases=config.paraphrases,
-        balance_labels=config.balance_labels,
+        balance=config.balance,
+        stored_views=config.stored_views or 0,
     )
 
 
-def _train_epoch(
-    segmenter: Segmenter,
-    averaged: AveragedModel | None,
-    dataset: PromptedDataset,
-    config: RunConfig,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LambdaLR,
-    scaler: torch.amp.GradScaler,
-    bar: tqdm,
-) -> float:
-    """Makes one pass over the data and returns the mean loss."""
-    device, dtype = segmenter.device, half_precision(segmenter.device)
-    workers = min(4, os.cpu_count() or 1) if device.type == "cuda" else 0  # on a CPU they would take its cores
-    loader = DataLoader(dataset, config.batch_size, sampler=dataset.order(), num_workers=workers)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    segmenter.train()
-    total = 0.0
-    for batch in loader:
-        pixels, target, valid = (batch[name].to(device) for name in ("pixel_values", "target", "valid"))
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            logits = segmenter(pixels, segmenter.encode_prompts(batch["prompt"]))
-        loss = segmentation_loss(logits, target, valid, config.bce_weight, config.dice_weight)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} at learning_rate {config.learning_rate}; lower it")
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-        scaler.step(optimizer)
-        scaler.update()
-        scheduler.step()
-        if averaged:
-            averaged.update_parameters(segmenter)
-        total += loss.item() * len(pixels)
-        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-        bar.update()
-    return total / len(dataset)
-
-
 def _validate(
-    segmenter: Segmenter, manifest: Manifest, config: RunConfig, folder: Path, best: float
+    segmenter: Segmenter,
+    manifest: Manifest,
+    config: RunConfig,
+    folder: Path,
+    best: float,
+    part: tuple[int, int] = (0, 1),
 ) -> tuple[dict[str, Any], float, bool]:
     """Scores val, and makes the checkpoint where the score is above the best so far; says whether it did."""
     predictor = Predictor(TorchBackend(segmenter))
-    thresholds, summary = score_validation(predictor, manifest, config)
+    gather = gather_object if part[1] > 1 else list
+    thresholds, summary = score_validation(predictor, manifest, config, part=part, gather=gather)
     row = {
         f"val_{label}_{name}": values[name]
         for label, values in {**summary["labels"], "overall": summary["overall"] or {}}.items()
@@ -203,7 +179,7 @@ def _validate(
     overall = summary["overall"]  # None where val is empty: then the last epoch is as good as any
     score = (overall["mean_iou"] + overall["mean_dice"]) / 2 if overall else 0.0
     kept = score > best or not overall
-    if kept:
+    if kept and part[0] == 0:
         how = "given" if config.threshold is not None else f"on val: {config.threshold_rule}"
         if how.endswith(THRESHOLD_RULES[1]):
             how += f" of {config.false_alarm_budget:g}"
@@ -221,30 +197,3 @@ def _store_presence_cut(segmenter: Segmenter, manifest: Manifest, config: RunCon
     values = collect_presence(Predictor.load(folder / CHECKPOINT), manifest, rows, config.seed)
     path = folder / CHECKPOINT / THRESHOLDS_FILE
     write_json(path, {**read_json(path), "presence_cut": choose_presence_cut(*values)})
-
-
-def read_history(folder: Path) -> pd.DataFrame:
-    """Returns a run's history, one row an epoch; no rows for a run of 0 epochs."""
-    return pd.read_csv(folder / "history.csv")
-
-
-def _is_finished(folder: Path, epochs: int) -> bool:
-    file = folder / CHECKPOINT / THRESHOLDS_FILE
-    done = file.is_file() and "presence_cut" in read_json(file) and (folder / "history.csv").is_file()
-    return done and len(read_history(folder)) == epochs
-
-
-def _check_same_run(folder: Path, config: RunConfig, fingerprint: str) -> None:
-    stored, wanted = read_json(folder / "config.json"), config.to_dict()
-    different = [
-        f"{name} {stored.get(name)!r}, now {wanted[name]!r}" for name in wanted if stored.get(name) != wanted[name]
-    ]
-    about = folder / "environment.json"
-    if about.is_file() and read_json(about)["data_fingerprint"] != fingerprint:
-        different.append("the data, which have changed")
-    if different:
-        number = next(n for n in range(2, 10_000) if not folder.with_name(f"{folder.name}-{n}").exists())
-        raise ValueError(
-            f"{folder} holds a run with other settings: {'; '.join(different)}. "
-            f"Give another run_name; {folder.name}-{number} is free"
-        )

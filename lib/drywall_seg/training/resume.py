@@ -1,46 +1,72 @@
-"""The state of a training between two epochs, as safetensors and JSON."""
+"""The state of a training, stored so that it goes on after the machine has gone away."""
 
+import hashlib
+import json
+import os
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
-
-from drywall_seg.runs import read_json, whole_folder, write_json
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
 
 FOLDER = "resume"
+KEPT = 2
+"""States that are kept: where the last one turns out broken, the one before is used."""
 
 
-def save_state(
-    folder: Path,
-    modules: dict[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
-    others: dict[str, Any],
-) -> None:
-    """Writes `folder/resume`: the modules' and the optimiser's tensors, and what else is plain JSON."""
-    tensors = {f"{name}/{key}": t for name, module in modules.items() for key, t in module.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{number}/{key}": tensor for key, tensor in state.items()}
-    with whole_folder(folder / FOLDER) as partial:
-        save_file(
-            {name: tensor.detach().contiguous() for name, tensor in tensors.items()}, partial / "state.safetensors"
-        )
-        write_json(partial / "state.json", others)
+def save_state(folder: Path, step: int, tensors: dict[str, Tensor], info: dict[str, Any]) -> Path:
+    """Writes a state into `folder/resume`, whole or not at all, removes those before the last two, and returns it.
+
+    One file holds everything, and its name its own hash: one that was cut or changed, as on a Drive, is found.
+
+    Args:
+        folder: The run's.
+        step: How many steps of the optimiser it is from the start.
+        tensors: By name.
+        info: What else there is, as JSON has it.
+    """
+    where = folder / FOLDER
+    where.mkdir(parents=True, exist_ok=True)
+    partial = where / f".partial-{os.getpid()}-state"
+    try:
+        contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, partial, metadata={"info": json.dumps(info)})
+        path = where / f"step-{step:08d}-{_hash(partial)}.safetensors"
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    for old in _states(folder)[KEPT:]:
+        old.unlink()
+    return path
 
 
-def load_state(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
-    """Restores what `save_state` wrote, and returns the JSON part; None where there is none."""
-    if not (folder / FOLDER / "state.json").is_file():
-        return None
-    tensors = load_file(folder / FOLDER / "state.safetensors")
-    for name, module in modules.items():
-        prefix = f"{name}/"
-        module.load_state_dict({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
-    states: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer/"):
-            _, number, key = name.split("/")
-            states.setdefault(int(number), {})[key] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
-    return read_json(folder / FOLDER / "state.json")
+def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Returns the tensors and the info of the newest state that is whole; None where there is none.
+
+    A broken one is named and removed, so that it never counts as one of the two that are kept.
+
+    Raises:
+        OSError: If one cannot be read at all; it stays.
+    """
+    for left in (folder / FOLDER).glob(".partial-*"):
+        left.unlink()
+    for path in _states(folder):
+        if path.stem.rpartition("-")[2] == _hash(path):
+            with safe_open(path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+                return tensors, json.loads(file.metadata()["info"])
+        tqdm.write(f"{path} is broken: not what its name says; training goes on from the state before it")
+        path.unlink()
+    return None
+
+
+def _states(folder: Path) -> list[Path]:
+    """Returns the files of states, newest first."""
+    return sorted((folder / FOLDER).glob("step-*.safetensors"), reverse=True)
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Charts of an evaluated run: sweep, precision and recall, calibration, presence."""
+"""Charts of a training, of many, and of an evaluated run: thresholds, precision and recall, calibration, presence."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -8,6 +8,35 @@ from drywall_seg.prompts import LABELS
 
 # Okabe and Ito's colours, told apart with every kind of colour blindness; line styles tell them apart in grey too.
 STYLES = dict(zip(LABELS, (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", ":")), strict=True))
+
+
+def plot_history(history: pd.DataFrame) -> Figure:
+    """Plots a training: loss by epoch, and mean IoU over val's images for each label, the best epoch marked."""
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    draw_history(*figure.subplots(1, 2), history)
+    return figure
+
+
+def draw_history(left: Axes, right: Axes, history: pd.DataFrame, steps: pd.DataFrame | None = None) -> None:
+    """Draws `plot_history` into axes; with the columns step and loss of every step behind the epochs' means."""
+    if steps is not None and len(history):
+        epoch = steps.step * len(history) / len(steps)
+        left.plot(epoch, steps.loss, color="#999999", linewidth=0.6, label="each step")
+    left.plot(history.epoch, history.get("train_loss", []), color="black", marker="o", markersize=3, label="epoch")
+    left.set(xlabel="epoch", ylabel="training loss")
+    _legend(left)
+    for (label, (color, line)), marker in zip(STYLES.items(), "os^", strict=True):
+        if f"val_{label}_mean_iou" in history:
+            values = history[f"val_{label}_mean_iou"]
+            right.plot(history.epoch, values, line, color=color, marker=marker, label=label, markersize=4)
+    if len(history):
+        best = int(history.epoch[history.best.astype(bool)].max())  # the epoch that became the checkpoint
+        right.axvline(best, color="grey", linewidth=1)
+        right.set_title(f"best epoch: {best}", fontsize=10, loc="left")
+        _legend(right)
+    right.set(xlabel="epoch", ylabel="mean IoU over val images", ylim=(0, 1))
+    for axis in (left, right):
+        axis.xaxis.get_major_locator().set_params(integer=True)
 
 
 def plot_sweep(sweep: pd.DataFrame, thresholds: dict[str, float]) -> Figure:
@@ -80,3 +109,23 @@ def _by_label(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 def _legend(axis: Axes) -> None:
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=9)
+
+
+def plot_ranking(table: pd.DataFrame) -> Figure:
+    """Plots each setting's score on val, best first: a dot for each seed, a bar at their mean.
+
+    Args:
+        table: Columns setting and val_score, a row for each run; one that failed has no score.
+    """
+    means = table.groupby("setting").val_score.mean().sort_values(na_position="first")
+    figure = Figure(figsize=(8, 1.2 + 0.4 * len(means)), layout="constrained")
+    axis = figure.subplots()
+    for height, (setting, mean) in enumerate(means.items()):
+        scores = table.val_score[table.setting == setting].dropna()
+        axis.plot(scores, [height] * len(scores), "o", color="#0072B2", alpha=0.7)
+        axis.plot([mean], [height], "|", color="black", markersize=16)
+        if scores.empty:
+            axis.text(0.01, height, "failed", transform=axis.get_yaxis_transform(), va="center")
+    axis.set_yticks(range(len(means)), list(means.index))
+    axis.set_xlabel("val: (mean IoU + mean Dice) / 2 of cracks and taping areas; a dot a seed, | their mean")
+    return figure

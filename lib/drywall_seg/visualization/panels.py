@@ -8,12 +8,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image, ImageFilter
 
-from drywall_seg.config import RunConfig, run_folder_of
+from drywall_seg.config import run_folder_of
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.images import read_image, read_mask
 from drywall_seg.inference.predict import Prediction
 from drywall_seg.prompts import LABELS, canonical_prompt
 from drywall_seg.runs import whole_file
+from drywall_seg.settings import RunConfig
 
 # Two of Okabe and Ito's colours, told apart with every kind of colour blindness (https://jfly.uni-koeln.de/color/).
 TRUTH_COLOR, PREDICTION_COLOR = "#0072B2", "#D55E00"
@@ -169,22 +170,3 @@ def plot_predictions(photos: list[tuple[Any, list[Prediction]]]) -> Figure:
             cells.append((overlay(image, answer.mask, PREDICTION_COLOR), title))
         rows.append(cells)
     return plot_grid(rows)
-
-
-def plot_history(history: pd.DataFrame) -> Figure:
-    """Plots a training: loss by epoch, and mean IoU over val's images for each label, the best epoch marked."""
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.plot(history.epoch, history.get("train_loss", []), color="black", marker="o", markersize=3)
-    left.set(xlabel="epoch", ylabel="training loss")
-    styles = zip(LABELS, ("#0072B2", "#D55E00", "#009E73"), ("o-", "s--", "^:"), strict=True)
-    for label, color, style in styles:
-        if f"val_{label}_mean_iou" in history:
-            right.plot(history.epoch, history[f"val_{label}_mean_iou"], style, color=color, label=label, markersize=4)
-    if len(history):
-        best = int(history.epoch[history.best.astype(bool)].max())  # the epoch that became the checkpoint
-        right.axvline(best, color="grey", linewidth=1)
-        right.set_title(f"best epoch: {best}", fontsize=10, loc="left")
-        right.legend()
-    right.set(xlabel="epoch", ylabel="mean IoU over val images", ylim=(0, 1))
-    return figure

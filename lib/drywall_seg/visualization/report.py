@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from drywall_seg.config import RunConfig, resolve_config, run_folder_of
+from drywall_seg.config import resolve_config, run_folder_of
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.evaluation.breakdowns import FEW_PHOTOGRAPHS
 from drywall_seg.evaluation.compare import compare_runs
@@ -17,6 +17,7 @@ from drywall_seg.evaluation.reference import REFERENCE_PROTOCOL, reference_table
 from drywall_seg.evaluation.robustness import summarise_questions
 from drywall_seg.prompts import LABELS, TRUTH, canonical_prompt
 from drywall_seg.runs import read_json, whole_file
+from drywall_seg.settings import RunConfig
 from drywall_seg.visualization.charts import plot_calibration, plot_precision_recall, plot_presence, plot_sweep
 from drywall_seg.visualization.html import picture, render, section, table_of
 from drywall_seg.visualization.panels import plot_grid, run_examples
