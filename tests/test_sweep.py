@@ -168,6 +168,9 @@ def test_the_sweeps_that_come_with_the_project(project):
     assert {run["parameters"]["split"] for run in report} == {"image"}
     _, sample = read_sweep(ROOT / "sweeps" / "sample.yaml")
     assert len(sample) == 4
+    _, losses = read_sweep(ROOT / "sweeps" / "losses.yaml")
+    assert len(losses) == 12 and not any(run["evaluate"] for run in losses)
+    assert {run["parameters"]["seed"] for run in losses} == {42, 43}
 
 
 @pytest.mark.slow
