@@ -140,23 +140,24 @@ class Predictor:
 
 
 def _prediction(prompt: str, logits: np.ndarray, box: Letterbox, threshold: float, cut: float) -> Prediction:
-    probs = _sigmoid(box.restore(logits))
-    presence = _presence(logits[: box.content_hw[0], : box.content_hw[1]].ravel())
+    probs = sigmoid(box.restore(logits))
+    presence = presence_of(logits[: box.content_hw[0], : box.content_hw[1]].ravel())
     inside = (to_levels(probs) >= first_level(threshold)) & (presence >= cut)
     return Prediction(prompt, probs, inside.view(np.uint8) * np.uint8(255), threshold, presence)
 
 
-def _presence(logits: np.ndarray) -> float:
+def presence_of(logits: np.ndarray) -> float:
     """Returns the mean probability of the largest thousandth of logits (N)."""
     count = max(1, logits.size // 1000)
     largest = np.maximum.reduceat(logits, np.arange(0, logits.size, 100))  # of each run of 100
     if len(largest) > count:  # that many runs reach `least`, so that none of the largest lies below it
         least = np.partition(largest, -count)[-count]
         logits = logits[logits >= least]
-    return float(_sigmoid(np.partition(logits, -count)[-count:]).mean())
+    return float(sigmoid(np.partition(logits, -count)[-count:]).mean())
 
 
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Returns probabilities in [0, 1], float32."""
     probs = np.clip(logits, -80, 80, dtype=np.float32)
     np.exp(np.negative(probs, out=probs), out=probs)  # in place: new memory costs more than the arithmetic
     probs += 1
