@@ -4,12 +4,10 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from drywall_seg.models import load_segmenter
 from drywall_seg.models.compact import new_compact
 from drywall_seg.runs import single_writer
-from drywall_seg.settings import RunConfig
 from drywall_seg.training import loop
 from drywall_seg.training.fit import fit, training_data
 from drywall_seg.training.resume import load_state, save_state
@@ -144,9 +142,3 @@ def test_a_run_has_one_writer(tmp_path):
         assert (tmp_path / "run" / ".partial-1-metrics.json").exists()  # the other one touched nothing
     assert subprocess.run(other, capture_output=True, text=True).stdout == "mine\n"
     assert not (tmp_path / "run" / ".partial-1-metrics.json").exists()
-
-
-def test_the_settings_of_a_state_are_plain(tmp_path):
-    assert set(RunConfig().to_dict()) >= {"checkpoint_steps", "stored_views", "mine_every", "patience", "micro_batch"}
-    path = save_state(tmp_path, 1, tensors(1), {"a": [1, None]})
-    assert set(load_file(path)) == {"a", "n"}
