@@ -20,7 +20,8 @@ from drywall_seg.data.sample_pictures import draw_photograph
 from drywall_seg.evaluation.collect import images_at_once, unseen_rows
 from drywall_seg.evaluation.evaluate import evaluate
 from drywall_seg.images import Letterbox, normalise
-from drywall_seg.inference.predict import Predictor, to_levels
+from drywall_seg.inference.predict import Predictor
+from drywall_seg.inference.scores import to_levels
 from drywall_seg.inference.torch_backend import default_device
 from drywall_seg.models.clipseg import CLIPSegSegmenter
 from drywall_seg.presets import CLIPSEG

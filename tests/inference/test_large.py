@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy.ndimage import binary_dilation, gaussian_filter
 
-from drywall_seg.inference.large import is_large, predict_large
+from drywall_seg.inference.large import tile_side
 from drywall_seg.inference.predict import Predictor
 
 PROMPTS = ["segment crack", "segment taping area"]
@@ -32,7 +32,7 @@ def predictor():
 
 def test_a_hairline_crack_survives_and_the_mask_stays_thin(predictor):
     photo, crack = wall(1500, 2000)
-    found, other = predict_large(predictor, photo, PROMPTS)
+    found, other = predictor.predict(photo, PROMPTS)
     near = binary_dilation(found.mask > 0, iterations=3)
     columns = np.flatnonzero(crack.any(axis=0))
     assert np.mean([(crack[:, column] & near[:, column]).any() for column in columns]) > 0.9
@@ -43,7 +43,7 @@ def test_a_hairline_crack_survives_and_the_mask_stays_thin(predictor):
 
 def test_probabilities_and_masks_belong_together_and_can_be_left_out(predictor):
     photo, _ = wall(700, 1300)
-    whole, bare = (predict_large(predictor, photo, PROMPTS, with_probs=wanted) for wanted in (True, False))
+    whole, bare = (predictor.predict(photo, PROMPTS, with_probs=wanted) for wanted in (True, False))
     for one, two in zip(whole, bare, strict=True):
         assert np.array_equal(one.mask, two.mask) and two.probs is None and one.presence == two.presence
         levels = np.rint(one.probs * 255)
@@ -52,7 +52,7 @@ def test_probabilities_and_masks_belong_together_and_can_be_left_out(predictor):
 
 def test_one_tile_is_the_whole_photo(predictor):
     photo, _ = wall(640, 640)
-    for one, two in zip(predict_large(predictor, photo, PROMPTS), predictor.predict(photo, PROMPTS), strict=True):
+    for one, two in zip(predictor.predict(photo, PROMPTS), predictor.predict(photo, PROMPTS), strict=True):
         assert np.abs(one.probs - two.probs).max() < 2 / 255 and abs(one.presence - two.presence) < 1e-3
 
 

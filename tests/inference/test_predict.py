@@ -9,7 +9,7 @@ from PIL import Image
 
 from drywall_seg.images import ImageError
 from drywall_seg.inference import Predictor
-from drywall_seg.inference.predict import presence_of
+from drywall_seg.inference.scores import presence_of
 from drywall_seg.prompts import LABELS, canonical_prompt
 
 

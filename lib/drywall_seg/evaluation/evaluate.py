@@ -22,7 +22,8 @@ from drywall_seg.evaluation.thin import CRACK_SCORES, LINE_SCORES, THIN_LABELS, 
 from drywall_seg.evaluation.thresholds import sweep_table
 from drywall_seg.images import read_mask
 from drywall_seg.inference.files import OutputNames
-from drywall_seg.inference.predict import Predictor, to_levels
+from drywall_seg.inference.predict import Predictor
+from drywall_seg.inference.scores import to_levels
 from drywall_seg.inference.torch_backend import device_name
 from drywall_seg.prompts import LABELS, TASK_LABELS
 from drywall_seg.runs import environment, read_json, write_csv, write_json, write_mask

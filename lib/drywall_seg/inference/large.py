@@ -1,79 +1,102 @@
-"""Masks of photos that are larger than the training photos: tile by tile, at the scale that the model knows."""
+"""Photos larger than a model's input: a view of the whole for context, and tiles for what is finer than it shows."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from drywall_seg.images import Letterbox, normalise, read_image
-from drywall_seg.inference.predict import Prediction, Predictor, first_level, presence_of, sigmoid, to_levels
-from drywall_seg.inference.tiling import check_size, tiled_scores
+from drywall_seg.images import STRIP, Letterbox, normalise
+from drywall_seg.inference.scores import presence_of
+from drywall_seg.inference.tiling import tiled_scores
+
+if TYPE_CHECKING:
+    from drywall_seg.inference.predict import Backend
 
 NATIVE = 640
 """Side in pixels of the photos that the models were trained on: a tile is as large."""
+LONGEST = 2.0
+"""A photo longer than this many times its short side, a panorama, has several views side by side."""
+CONTEXT = {"crack": 0.5, "taping_area": 1.0, "joint_line": 1.0}
+"""Weight of the whole view, by label; the tiles have the rest.
+
+A photo of more pixels mostly shows the same wall. Joints are wide and look in a tile like nothing at all; a fine crack
+is drawn far too wide by the whole view.
+"""
+UNSEEN = -3.0
+"""Least logit that counts of the whole view: what it cannot see it does not deny."""
 
 
-def is_large(size_hw: tuple[int, int]) -> bool:
-    """Says whether a photo is one to tile: more than one and a half tiles long."""
-    return max(size_hw) > 1.5 * NATIVE
-
-
-def predict_large(
-    predictor: Predictor,
-    image: object,
-    prompts: list[str],
-    threshold: float | None = None,
-    tile: int = NATIVE,
-    with_probs: bool = True,
-) -> list[Prediction]:
-    """Predicts as `Predictor.predict`, tile by tile.
-
-    Presence is that of the tile which has most of it. Of the scores a row of tiles is in memory at a time, unless whole
-    probabilities are asked for.
+def tile_side(size_hw: tuple[int, int], tile: int | None = None) -> int:
+    """Returns the side of the tiles for a photo, 0 where it is predicted whole.
 
     Args:
-        predictor: The model.
-        image: A path, PIL image or uint8 array (H, W, 3).
-        prompts: The sentences.
-        threshold: For all of them; None for the stored one of each.
-        tile: Side of a tile in pixels of the photo.
-        with_probs: Else `.probs` is None.
+        size_hw: Of the photo.
+        tile: Set by hand: 0 for never, else the side, for photos longer than that. None tiles at `NATIVE` pixels what
+            is longer than one and a half of them.
 
     Raises:
-        ImageError: If the photo cannot be read.
-        ValueError: If it has over 200 megapixels.
+        ValueError: If the tile is too small to show anything.
     """
-    photo = read_image(image)
-    check_size(photo.shape[:2], str(image) if isinstance(image, str) else "photo")
-    embeddings = predictor.backend.encode_prompts(prompts)
-    cuts = [predictor.threshold_for(text) if threshold is None else threshold for text in prompts]
-    presence = np.zeros(len(prompts))
-    masks = np.zeros((len(prompts), *photo.shape[:2]), np.uint8)
-    probs = np.zeros(masks.shape, np.float32) if with_probs else [None] * len(prompts)
-    for top, logits in _rows(predictor, photo, embeddings, tile, presence):
-        rows = slice(top, top + logits.shape[1])
-        for number, cut in enumerate(cuts):
-            part = sigmoid(logits[number])
-            masks[number, rows] = (to_levels(part) >= first_level(cut)) * np.uint8(255)
-            if with_probs:
-                probs[number, rows] = part
-    masks[presence < predictor.presence_cut] = 0
-    answers = zip(prompts, probs, masks, cuts, presence.tolist(), strict=True)
-    return [Prediction(*answer) for answer in answers]
+    if tile is not None and tile != 0 and tile < 64:
+        raise ValueError(f"a tile of {tile} pixels shows nothing; 0 for none, or 64 and more")
+    longest = NATIVE * 1.5 if tile is None else tile
+    return (tile or NATIVE) if tile != 0 and max(size_hw) > longest else 0
 
 
-def _rows(
-    predictor: Predictor, photo: np.ndarray, embeddings: np.ndarray, tile: int, presence: np.ndarray
+def large_logits(
+    backend: "Backend",
+    photo: np.ndarray,
+    embeddings: np.ndarray,
+    context: np.ndarray,
+    tile: int,
+    presence: np.ndarray,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields first row and logits (P, rows, W), and raises `presence` (P) to that of each tile."""
-    backend, count = predictor.backend, len(embeddings)
-    box = Letterbox.fit((tile, tile), backend.image_size)
+    """Scores a photo in two views, and averages them.
 
-    def score(tiles: np.ndarray) -> np.ndarray:
-        pixels = [normalise(box.pixels(window), backend.mean, backend.std) for window in tiles]
-        owners = [number for number in range(len(tiles)) for _ in range(count)]
-        logits = backend.decode(backend.encode_images(np.stack(pixels)), owners, np.tile(embeddings, (len(tiles), 1)))
-        for plane, number in zip(logits, np.tile(np.arange(count), len(tiles)), strict=True):
-            presence[number] = max(presence[number], presence_of(plane.ravel()))
-        return np.stack([box.restore(plane) for plane in logits]).reshape(len(tiles), count, tile, tile)
+    Args:
+        backend: The model.
+        photo: uint8 (H, W, 3).
+        embeddings: float32 (P, D).
+        context: (P), weight of the whole view; where all are 1 there are no tiles.
+        tile: Side of a tile in pixels of the photo.
+        presence: (P), raised to the largest presence in a view that has a weight.
 
-    return tiled_scores(photo, count, score, tile)
+    Yields:
+        First row and logits float32 (P, rows, W), from the top down; a row of tiles is in memory at a time.
+    """
+    size, height, width = backend.image_size, *photo.shape[:2]
+
+    def score(canvases: np.ndarray, content_hw: tuple[int, int], chosen: np.ndarray) -> np.ndarray:
+        pixels = np.stack([normalise(canvas, backend.mean, backend.std) for canvas in canvases])
+        owners = [number for number in range(len(canvases)) for _ in chosen]
+        asked = np.tile(embeddings[chosen], (len(canvases), 1))
+        logits = backend.decode(backend.encode_images(pixels), owners, asked)
+        for plane, number in zip(logits, np.tile(chosen, len(canvases)), strict=True):
+            seen = presence_of(plane[: content_hw[0], : content_hw[1]].ravel())
+            presence[number] = max(presence[number], seen)
+        return logits.reshape(len(canvases), len(chosen), size, size)
+
+    side = min(max(height, width), round(LONGEST * min(height, width)))
+    whole = Letterbox.fit((height, width), round(size * max(height, width) / side))
+    everyone, (fine,) = np.arange(len(embeddings)), np.nonzero(context < 1)
+    shown = tuple(min(size, length) for length in whole.content_hw)
+    rows = tiled_scores(whole.resize(photo), len(everyone), lambda tiles: score(tiles, shown, everyone), size)
+    views = np.concatenate([part for _, part in rows], axis=1)
+    if not len(fine):
+        for top in range(0, height, STRIP):
+            yield top, np.stack([whole.restore(view, (top, min(top + STRIP, height))) for view in views])
+        return
+    views[fine] = np.maximum(views[fine], UNSEEN)
+    box = Letterbox.fit((tile, tile), size)
+
+    def score_tiles(tiles: np.ndarray) -> np.ndarray:
+        logits = score(np.stack([box.pixels(window) for window in tiles]), box.content_hw, fine)
+        return np.stack([box.restore(plane) for planes in logits for plane in planes]).reshape(
+            len(tiles), len(fine), tile, tile
+        )
+
+    for top, planes in tiled_scores(photo, len(fine), score_tiles, tile):
+        both = np.stack([whole.restore(view, (top, top + planes.shape[1])) for view in views])
+        weight = context[fine, None, None].astype(np.float32)
+        both[fine] = both[fine] * weight + planes * (1 - weight)
+        yield top, both

@@ -27,17 +27,6 @@ COLUMNS = (
 )
 
 
-BRE_251 = {
-    "hairline": 0.1, "fine": 1.0, "slight": 5.0, "moderate": 15.0, "severe": 25.0, "very severe": np.inf,
-}  # fmt: skip
-"""Widest crack of each class in millimetres (Building Research Establishment, Digest 251, 1995)."""
-
-COLUMNS = (
-    "component area length total_length width_median width_p95 width_max area_over_length orientation "
-    "x0 y0 x1 y1 resolvable".split()
-)
-
-
 def measure(mask: np.ndarray, scale: Scale | None = None) -> pd.DataFrame:
     """Measures each component of a mask.
 
