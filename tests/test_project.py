@@ -70,7 +70,7 @@ ORDER = [
     "evaluation",
     "training",
 ]
-ORDER += ["visualization", "notebooks", "sweep", "benchmark", "cli"]
+ORDER += ["visualization", "notebooks", "sweep", "benchmark", "cli_photos", "cli"]
 
 
 def part(module):

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from drywall_seg import cli_photos
+
 Parameters = tuple[tuple[str, str], ...]
 
 PARAMETERS = click.option(
@@ -102,29 +104,6 @@ def sweep(file: Path) -> None:
 
 
 @main.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--prompt", "prompts", multiple=True, required=True, help="A sentence; may be given many times.")
-@click.option("--model", default="compact", show_default=True, help="compact, a checkpoint folder, or a hub id.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the masks.")
-@click.option("--threshold", type=click.FloatRange(0, 1), help="For all prompts; else the model's own.")
-def predict(paths: tuple[Path, ...], prompts: tuple[str, ...], model: str, out: Path, threshold: float | None) -> None:
-    """Write a mask for every photo in PATHS (files, folders) and every prompt."""
-    from drywall_seg.inference import Predictor
-    from drywall_seg.inference.files import predict_files
-    from drywall_seg.prompts import slugs
-
-    slugs(list(prompts))  # before a model is loaded
-    table, errors, renamed = predict_files(Predictor.load(model), paths, prompts, out, threshold)
-    for photo, stem in renamed.items():
-        click.echo(f"{photo}: saved as {stem}, another photo has its name", err=True)
-    click.echo(f"{len(table)} masks in {out}")
-    for message in errors.values():
-        click.echo(f"error: {message}", err=True)
-    if errors:
-        sys.exit(1)
-
-
-@main.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("--outputs-root", default="outputs", show_default=True, help="Where the runs' folders are.")
 def report(runs: tuple[str, ...], outputs_root: str) -> None:
@@ -160,6 +139,10 @@ def benchmark(repeats: int, data_root: str | None, training: bool) -> None:
         table = run_benchmark(repeats)
     click.echo(table.round(3).to_string())
     click.echo(device_name())
+
+
+for command in (cli_photos.predict,):
+    main.add_command(command)
 
 
 def entry() -> None:

@@ -2,13 +2,21 @@
 
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from drywall_seg.runs import is_address
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
+
+MOST_PIXELS = 200_000_000
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow warns at 89 and refuses at 179 megapixels, which panoramas have
 
 STRIP = 512
 """Rows of a photo that are copied at once."""
@@ -33,7 +41,8 @@ def read_image(source: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarr
         uint8 array (H, W, 3).
 
     Raises:
-        ImageError: If the file is missing, truncated or no image, or if an array has another shape or type.
+        ImageError: If the file is missing, truncated, no image or over `MOST_PIXELS`, or if an array has another shape
+            or type.
     """
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or 0 in source.shape:
@@ -42,7 +51,11 @@ def read_image(source: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarr
     if isinstance(source, Image.Image):
         return _to_rgb(source.copy(), "image")  # it is turned in place, and is somebody's
     try:
-        with Image.open(source) as image:
+        with _opened(source) as file, Image.open(file) as image:
+            pixels = image.width * image.height  # of the header: nothing is decoded yet
+            if pixels > MOST_PIXELS:
+                size, most = f"{pixels / 1e6:.0f} megapixels", MOST_PIXELS // 1_000_000
+                raise ImageError(f"{source}: {size}, more than {most}; cut it into smaller photos")
             return _to_rgb(image, str(source))
     except ImageError:
         raise
@@ -55,6 +68,17 @@ def read_image(source: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarr
         Image.DecompressionBombError,
     ) as error:  # Pillow's kinds of "broken"
         raise ImageError(f"{source}: cannot be read as an image ({error})") from error
+
+
+@contextmanager
+def _opened(source: str | os.PathLike) -> Iterator[Any]:
+    if not is_address(source):
+        yield source
+        return
+    import fsspec
+
+    with fsspec.open(str(source), "rb") as file:
+        yield file
 
 
 def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
@@ -89,7 +113,7 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
         ImageError: If it is not a single-channel PNG with just these values.
     """
     try:
-        with Image.open(path) as image:
+        with _opened(path) as file, Image.open(file) as image:
             mask = np.array(image)
     except OSError as error:
         raise ImageError(f"{path}: cannot be read as a mask ({error})") from error

@@ -1,4 +1,3 @@
-import resource
 import subprocess
 import sys
 
@@ -7,8 +6,11 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy.ndimage import binary_dilation, gaussian_filter
 
-from drywall_seg.inference.large import tile_side
-from drywall_seg.inference.predict import Predictor
+from drywall_seg.data.sample_pictures import draw_photograph
+from drywall_seg.inference import Predictor
+from drywall_seg.inference.large import NATIVE, tile_side
+from drywall_seg.inference.scores import first_level, to_levels
+from drywall_seg.inference.tiling import tile_starts
 
 PROMPTS = ["segment crack", "segment taping area"]
 
@@ -31,47 +33,105 @@ def predictor():
 
 
 def test_a_hairline_crack_survives_and_the_mask_stays_thin(predictor):
-    photo, crack = wall(1500, 2000)
-    found, other = predictor.predict(photo, PROMPTS)
+    photo, crack = wall(3000, 4000)
+    found, other = predictor.predict(photo, PROMPTS, with_probs=False)
     near = binary_dilation(found.mask > 0, iterations=3)
     columns = np.flatnonzero(crack.any(axis=0))
     assert np.mean([(crack[:, column] & near[:, column]).any() for column in columns]) > 0.9
     assert found.presence > 0.9 and not other.mask.any()
-    (squashed,) = Predictor.load("compact", image_size=352).predict(photo, PROMPTS[:1])
-    assert (found.mask > 0).sum() < 0.4 * (squashed.mask > 0).sum()
+    usual = Predictor.load("compact", image_size=352)
+    usual.tile = 0
+    (squashed,) = usual.predict(photo, PROMPTS[:1])
+    assert (found.mask > 0).sum() <= 0.2 * (squashed.mask > 0).sum()
 
 
-def test_probabilities_and_masks_belong_together_and_can_be_left_out(predictor):
+def test_no_seam_where_tiles_meet(predictor):
+    y, x = np.mgrid[0:1200, 0:1700]
+    smooth = 150 + 60 * np.sin(x / 400) * np.cos(y / 300)
+    photo = np.repeat(smooth[..., None], 3, axis=2).astype(np.uint8)
+    probs = predictor.predict(photo, PROMPTS, 0.5)[0].probs
+    lefts, tops = tile_starts(1700, NATIVE), tile_starts(1200, NATIVE)
+    columns = [x for left in lefts for x in (left, left + NATIVE) if 0 < x < 1700]
+    rows = [y for top in tops for y in (top, top + NATIVE) if 0 < y < 1200]
+    assert len(columns) == 6 and len(rows) == 4
+    across = np.abs(np.diff(probs, axis=1))[:, np.array(columns) - 1]
+    down = np.abs(np.diff(probs, axis=0))[np.array(rows) - 1]
+    assert max(across.max(), down.max()) < 2 / 255
+
+
+def test_of_what_is_wide_the_whole_view_has_the_word(predictor):
+    small = draw_photograph(np.random.default_rng(1), "taping_area", (640, 640), 2, False)[0]
+    photo = np.asarray(small.resize((1920, 1920), Image.Resampling.BICUBIC))
+    asked = ["segment taping area", "trace joint line"]
+    whole = Predictor.load("compact")
+    whole.tile = 0
+    for one, two in zip(predictor.predict(photo, asked), whole.predict(photo, asked), strict=True):
+        assert two.mask.any() and np.array_equal(one.mask, two.mask)
+        assert np.abs(one.probs - two.probs).max() < 1e-5 and one.presence == pytest.approx(two.presence)
+        assert one.doubt == pytest.approx(two.doubt, abs=1e-4)
+
+
+def test_probabilities_and_masks_belong_together_and_can_be_left_out():
+    predictor = Predictor.load("compact", raw=True)
     photo, _ = wall(700, 1300)
     whole, bare = (predictor.predict(photo, PROMPTS, with_probs=wanted) for wanted in (True, False))
     for one, two in zip(whole, bare, strict=True):
-        assert np.array_equal(one.mask, two.mask) and two.probs is None and one.presence == two.presence
-        levels = np.rint(one.probs * 255)
-        assert np.array_equal(one.mask > 0, (levels >= np.ceil(255 * one.threshold)) & bool(one.mask.any()))
+        assert np.array_equal(one.mask, two.mask) and two.probs is None
+        assert (one.presence, one.doubt) == (two.presence, two.doubt)
+        assert np.array_equal(one.mask > 0, (to_levels(one.probs) >= first_level(one.threshold)) & one.mask.any())
 
 
-def test_one_tile_is_the_whole_photo(predictor):
-    photo, _ = wall(640, 640)
-    for one, two in zip(predictor.predict(photo, PROMPTS), predictor.predict(photo, PROMPTS), strict=True):
-        assert np.abs(one.probs - two.probs).max() < 2 / 255 and abs(one.presence - two.presence) < 1e-3
+def test_a_panorama_is_seen_in_several_views(predictor):
+    """A view that held all of it would show a crack 40 pixels high in one and a half of its own."""
+    photo, crack = wall(300, 3000)
+    (found,) = predictor.predict(photo, PROMPTS[:1])
+    columns = np.flatnonzero(crack.any(axis=0))
+    near = binary_dilation(found.mask > 0, iterations=3)
+    assert np.mean([(crack[:, column] & near[:, column]).any() for column in columns]) > 0.9
 
 
-def test_which_photos_are_large():
-    assert [is_large(size) for size in ((640, 640), (960, 700), (3000, 4000), (300, 2000))] == [
-        False, False, True, True
-    ]  # fmt: skip
+def test_large_and_small_photos_in_one_batch(predictor):
+    photos = [wall(640, 640)[0], wall(700, 1300)[0], wall(300, 200)[0]]
+    together = predictor.predict_batch(photos, [PROMPTS, PROMPTS[:1], []])
+    assert [len(answers) for answers in together] == [2, 1, 0]
+    for photo, answers in zip(photos, together, strict=True):
+        for answer in answers:
+            (alone,) = predictor.predict(photo, [answer.prompt])
+            assert answer.mask.shape == photo.shape[:2] and np.abs(alone.probs - answer.probs).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "tile", "side"),
+    [
+        ((640, 640), None, 0),
+        ((960, 700), None, 0),
+        ((3000, 4000), None, 640),
+        ((300, 2000), None, 640),
+        ((3000, 4000), 0, 0),
+        ((3000, 4000), 1000, 1000),
+        ((640, 640), 320, 320),
+        ((300, 320), 320, 0),
+    ],
+)
+def test_which_photos_are_tiled(size_hw, tile, side):
+    assert tile_side(size_hw, tile) == side
+
+
+def test_a_tile_too_small_is_refused():
+    with pytest.raises(ValueError, match="a tile of 20 pixels"):
+        tile_side((640, 640), 20)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
-def test_memory_of_a_panorama():
+def test_memory_of_a_panorama_from_a_file(tmp_path):
+    for width in (1000, 16_000):
+        Image.new("RGB", (width, 1000), (200, 190, 180)).save(tmp_path / f"{width}.jpg")
     code = (
-        "import numpy as np, resource; from drywall_seg.inference.predict import Predictor\n"
-        "from drywall_seg.inference.large import predict_large; p = Predictor.load('compact')\n"
-        "predict_large(p, np.full((1000, 1000, 3), 200, np.uint8), ['segment crack'])\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "predict_large(p, np.full((1000, 12_000, 3), 200, np.uint8), ['segment crack'], with_probs=False)\n"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 11e6)"
+        "import resource, sys; from drywall_seg.inference import Predictor; p = Predictor.load('compact')\n"
+        "for width in (1000, 16_000):\n"
+        f"  p.predict(rf'{tmp_path}/{{width}}.jpg', {PROMPTS}, with_probs=False)\n"
+        "  print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(ran.stdout) < 20  # bytes a further pixel, the photo's own three among them
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
+    small, large = map(int, ran.stdout.split())
+    assert (large - small) / 15e6 < 10 + 15  # bytes a further pixel, and of a row of tiles across all of it

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drywall_seg.inference.tiling import blending_weights, check_size, tile_starts, tiled_scores
+from drywall_seg.inference.tiling import blending_weights, tile_starts, tiled_scores
 
 
 def whole(photo, score, tile, n_prompts=1, **settings):
@@ -60,9 +60,3 @@ def test_a_row_of_tiles_is_held_and_no_more():
 def test_weights_never_vanish():
     weights = blending_weights(64)
     assert weights.min() > 0 and weights.argmax() in (31, 32) and np.allclose(weights, weights[::-1])
-
-
-def test_too_large_is_refused_in_plain_words():
-    check_size((10_000, 20_000), "a.jpg")
-    with pytest.raises(ValueError, match="wall.jpg: 201 megapixels, more than 200; cut it into smaller photos"):
-        check_size((10_050, 20_000), "wall.jpg")

@@ -21,7 +21,7 @@ from drywall_seg.evaluation.runtime import footprint, measure_runtime
 from drywall_seg.evaluation.thin import CRACK_SCORES, LINE_SCORES, THIN_LABELS, cldice, crack_scores, joint_line_scores
 from drywall_seg.evaluation.thresholds import sweep_table
 from drywall_seg.images import read_mask
-from drywall_seg.inference.files import OutputNames
+from drywall_seg.inference.photos import OutputNames
 from drywall_seg.inference.predict import Predictor
 from drywall_seg.inference.scores import to_levels
 from drywall_seg.inference.torch_backend import device_name

@@ -4,8 +4,12 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from pycocotools import mask as coco_mask
 from scipy.ndimage import binary_fill_holes, find_objects, label
+
+from drywall_seg.images import read_mask
+from drywall_seg.runs import progress, write_json
 
 # Corners of a pixel's sides, walked with the inside on the right hand (y down): (y, x) from and to.
 _SIDES = (((0, 0), (0, 1)), ((0, 1), (1, 1)), ((1, 1), (1, 0)), ((1, 0), (0, 0)))
@@ -48,6 +52,27 @@ def to_annotation(
         "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
         "segmentation": to_polygons(mask) if polygons else to_rle(mask),
     }
+
+
+def write_coco(path: str, table: pd.DataFrame, polygons: bool) -> None:
+    """Writes masks as a COCO file, whole or not at all; an empty mask leaves its image without annotation.
+
+    Args:
+        path: Of the file.
+        table: Rows with photo, prompt, mask (its file), presence; a prompt is a category.
+        polygons: Else run lengths.
+    """
+    prompts, images, annotations = list(table.prompt.unique()), {}, []
+    numbers = dict(zip(table.photo, pd.factorize(table.photo)[0] + 1, strict=True))
+    for row in progress(table.itertuples(), "COCO", "mask", len(table)):
+        mask, number = read_mask(row.mask), int(numbers[row.photo])
+        images[number] = {"id": number, "file_name": row.photo, "height": mask.shape[0], "width": mask.shape[1]}
+        if mask.any():
+            category = prompts.index(row.prompt) + 1
+            annotation = to_annotation(mask, len(annotations) + 1, number, category, polygons)
+            annotations.append(annotation | {"score": row.presence})
+    categories = [{"id": number, "name": prompt} for number, prompt in enumerate(prompts, 1)]
+    write_json(path, {"images": list(images.values()), "categories": categories, "annotations": annotations})
 
 
 def _without_holes(piece: np.ndarray, corner: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -19,11 +19,11 @@ LONGEST = 2.0
 CONTEXT = {"crack": 0.5, "taping_area": 1.0, "joint_line": 1.0}
 """Weight of the whole view, by label; the tiles have the rest.
 
-A photo of more pixels mostly shows the same wall. Joints are wide and look in a tile like nothing at all; a fine crack
-is drawn far too wide by the whole view.
+A photo of more pixels mostly shows the same wall, and the piece of a wide joint in a tile looks like nothing at all:
+on photos of val enlarged four times the tiles alone have a mean Dice of .25 on taping areas, the whole view .86.
 """
-UNSEEN = -3.0
-"""Least logit that counts of the whole view: what it cannot see it does not deny."""
+SEEN = (-3.0, 1.0)
+"""Logits within which the whole view counts for what tiles see too: it misses fine cracks, or draws them too wide."""
 
 
 def tile_side(size_hw: tuple[int, int], tile: int | None = None) -> int:
@@ -86,7 +86,7 @@ def large_logits(
         for top in range(0, height, STRIP):
             yield top, np.stack([whole.restore(view, (top, min(top + STRIP, height))) for view in views])
         return
-    views[fine] = np.maximum(views[fine], UNSEEN)
+    views[fine] = np.clip(views[fine], *SEEN)
     box = Letterbox.fit((tile, tile), size)
 
     def score_tiles(tiles: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ import numpy as np
 
 from drywall_seg.images import PAD_VALUE
 
-MOST_PIXELS = 200_000_000
 OVERLAP = 0.25
 """Least share of a tile that its neighbour covers too."""
 
@@ -32,19 +31,6 @@ def blending_weights(tile: int) -> np.ndarray:
     """Returns a tile's weights along a side (T), highest in its middle and near 0 at its ends, but never 0."""
     phase = (np.arange(tile) + 0.5) / tile
     return np.float32(np.sin(np.pi * phase) ** 2 + 1e-4)
-
-
-def check_size(size_hw: tuple[int, int], name: str) -> None:
-    """Refuses photos that no camera takes.
-
-    Raises:
-        ValueError: Over `MOST_PIXELS`; the photo is named.
-    """
-    if size_hw[0] * size_hw[1] > MOST_PIXELS:
-        megapixels = size_hw[0] * size_hw[1] / 1e6
-        raise ValueError(
-            f"{name}: {megapixels:.0f} megapixels, more than {MOST_PIXELS // 1_000_000}; cut it into smaller photos"
-        )
 
 
 def tiled_scores(
