@@ -63,7 +63,7 @@ def test_predict_a_phone_photo(tmp_path):
     Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(tmp_path / "IMG_1.jpg", exif=exif)
     result = command("predict", tmp_path / "IMG_1.jpg", "--prompt", "segment crack", "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["IMG_1__segment_crack.png"]
+    assert [p.name for p in (tmp_path / "out").glob("*.png")] == ["IMG_1__segment_crack.png"]
     assert read_mask(tmp_path / "out" / "IMG_1__segment_crack.png").shape == (80, 60)
 
 

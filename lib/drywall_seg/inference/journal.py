@@ -46,30 +46,27 @@ class Journal:
     def __init__(self, out: str) -> None:
         """Reads what earlier runs wrote; a line that a killed one left unfinished is none."""
         self.out = out
-        self.records: dict[tuple[str, str], Record] = {}
+        self._records: dict[tuple[str, str], str] = {}  # as text, a quarter of what objects would take
         self._file_system, root = fsspec.url_to_fs(f"{out}/{FOLDER}")
         parts = sorted(self._file_system.find(root)) if self._file_system.exists(root) else []
         for part in parts:
-            for record in self._lines(part):
-                self._note(record)
+            for line in self._file_system.cat_file(part).decode("utf-8", "replace").splitlines():
+                try:
+                    self._note(json.loads(line), line)
+                except json.JSONDecodeError:
+                    continue
         self._number, self._waiting = len(parts), []
 
-    def _lines(self, part: str) -> Iterator[Record]:
-        for line in self._file_system.cat_file(part).decode("utf-8", "replace").splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                continue
-
-    def _note(self, record: Record) -> None:
-        self.records.pop((record["photo"], ""), None)  # it was broken, and is no more
-        self.records[record["photo"], record["prompt"]] = record
+    def _note(self, record: Record, line: str) -> None:
+        self._records.pop((record["photo"], ""), None)  # it was broken, and is no more
+        self._records[record["photo"], record["prompt"]] = line
 
     def add(self, records: list[Record]) -> None:
         """Adds a photo's records."""
-        for record in records:
-            self._note(record)
-        self._waiting.append("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        lines = [json.dumps(record, ensure_ascii=False) for record in records]
+        for record, line in zip(records, lines, strict=True):
+            self._note(record, line)
+        self._waiting.append("".join(f"{line}\n" for line in lines))
         if not is_address(self.out):
             path = Path(self.out, FOLDER, f"{self._number:06d}.jsonl")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,14 +84,14 @@ class Journal:
 
     def stems(self) -> Iterator[tuple[str, str, str]]:
         """Yields photo, folder below `out` and stem of each that has a mask, so that a later run names it alike."""
-        for record in self.records.values():
+        for record in map(json.loads, self._records.values()):
             if record["mask"]:
                 yield record["photo"], *record["named"]
 
     def is_done(self, photo: str, prompt: str, settings: str) -> bool:
         """Says whether a photo's files are there as they were written, with these settings and from this photo."""
-        record = self.records.get((photo, prompt))
-        if record is None or not record["mask"] or record["settings"] != settings:
+        record = json.loads(self._records.get((photo, prompt), "{}"))
+        if not record or not record["mask"] or record["settings"] != settings:
             return False
         try:
             return record["source"] == source_state(photo) and all(map(self._is_whole, record["files"].items()))
@@ -111,6 +108,8 @@ class Journal:
 
     def table(self, keys: Iterable[tuple[str, str]] | None = None) -> pd.DataFrame:
         """Returns the rows of these photos and prompts, or all, with `COLUMNS`; a broken photo has a warning alone."""
-        chosen = self.records.values() if keys is None else [self.records[key] for key in keys if key in self.records]
-        rows = [{**record, "mask": f"{self.out}/{record['mask']}" if record["mask"] else ""} for record in chosen]
-        return pd.DataFrame(rows, columns=COLUMNS)
+        lines = self._records.values() if keys is None else [self._records[key] for key in keys if key in self._records]
+        rows = (
+            {**record, "mask": record["mask"] and f"{self.out}/{record['mask']}"} for record in map(json.loads, lines)
+        )
+        return pd.DataFrame([{name: row.get(name) for name in COLUMNS} for row in rows], columns=COLUMNS)
