@@ -1,39 +1,43 @@
-"""Speed as ratios: one photo and two sentences, each way in turn, medians of several rounds in one run."""
+"""Every ratio of this project: each beside its usual way in the same run, as one Markdown text."""
 
+import os
 import tempfile
-import time
 from collections.abc import Callable
+from datetime import date
 from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import default_collate
-from transformers import BatchEncoding, CLIPSegConfig, CLIPSegForImageSegmentation
 
+from drywall_seg.benchmark_clipseg import (
+    CLIPSEG_SIZE,
+    SENTENCES,
+    benchmark_prompts,
+    drawn_photo,
+    random_segmenter,
+    ratios,
+    summarise,
+    time_in_turn,
+    usual_clipseg,
+)
+from drywall_seg.benchmark_large import benchmark_large, benchmark_memory
 from drywall_seg.config import resolve_config
-from drywall_seg.data.manifest import Manifest, build_manifest
+from drywall_seg.data.manifest import Manifest, build_manifest, prepare
 from drywall_seg.data.sample import write_sample
-from drywall_seg.data.sample_pictures import draw_photograph
 from drywall_seg.evaluation.collect import images_at_once, unseen_rows
 from drywall_seg.evaluation.evaluate import evaluate
-from drywall_seg.images import Letterbox, normalise
 from drywall_seg.inference.predict import Predictor
-from drywall_seg.inference.scores import to_levels
-from drywall_seg.inference.torch_backend import default_device
-from drywall_seg.models.clipseg import CLIPSegSegmenter
+from drywall_seg.inference.torch_backend import device_name
 from drywall_seg.presets import CLIPSEG
 from drywall_seg.prompts import canonical_prompt
-from drywall_seg.runs import progress
 from drywall_seg.training.fit import training_data
 from drywall_seg.training.loop import optimiser_step, set_training_mode
 from drywall_seg.training.state import start_accelerator, start_training
-
-SENTENCES = [canonical_prompt("crack"), canonical_prompt("taping_area")]
-CLIPSEG_SIZE, CLIPSEG_TOKENS = 352, 77
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def benchmark(repeats: int = 9, side: int = 640) -> pd.DataFrame:
@@ -121,60 +125,3 @@ def benchmark_training(repeats: int = 3, batch_size: int = 4) -> pd.DataFrame:
             trained.append(sum(p.numel() for p in segmenter.parameters() if p.requires_grad))
         table = _time_in_turn(ways, repeats, f"training step, {batch_size} images")
     return table.assign(times_as_fast=table.median_s.iloc[0] / table.median_s, trained=trained)
-
-
-def random_clipseg() -> CLIPSegForImageSegmentation:
-    """Returns CLIPSeg with rd64-refined's shapes and random weights, the same each time."""
-    text = {"bos_token_id": 0, "eos_token_id": 2}
-    config = CLIPSegConfig(
-        text_config=text, vision_config={"patch_size": 16}, reduce_dim=64, use_complex_transposed_convolution=True
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(42)
-        return CLIPSegForImageSegmentation(config)
-
-
-def _tokens(prompts: list[str], **_: Any) -> BatchEncoding:
-    """Stands in for CLIP's tokenizer: a sentence of three words between start and end; what it says costs nothing."""
-    ids = torch.full((len(prompts), CLIPSEG_TOKENS), 49407)
-    ids[:, :4] = torch.tensor([49406, 1, 2, 3])
-    return BatchEncoding({"input_ids": ids, "attention_mask": (torch.arange(CLIPSEG_TOKENS) < 5).long().expand_as(ids)})
-
-
-def usual_clipseg(photo: np.ndarray) -> Callable[[], list[np.ndarray]]:
-    """Returns CLIPSeg as its documentation calls it: the photo repeated for each sentence, padded tokens, all layers.
-
-    Args:
-        photo: uint8 (H, W, 3).
-    """
-    device = default_device()
-    model, tokens = random_clipseg().eval().to(device), _tokens(SENTENCES).to(device)
-
-    def predict() -> list[np.ndarray]:
-        box = Letterbox.fit(photo.shape[:2], CLIPSEG_SIZE)
-        pixels = torch.from_numpy(normalise(box.pixels(photo), MEAN, STD)).to(device)
-        with torch.no_grad():
-            logits = model(
-                pixel_values=pixels.expand(len(SENTENCES), -1, -1, -1),
-                **tokens,
-                interpolate_pos_encoding=True,
-            ).logits
-            probs = torch.sigmoid(logits).float().cpu().numpy()
-        return [np.uint8(255) * (to_levels(box.restore(p)) >= 128) for p in probs]
-
-    return predict
-
-
-def _time_in_turn(ways: dict[str, Callable[[], object]], repeats: int, name: str) -> pd.DataFrame:
-    """Returns median_s, fastest_s and slowest_s of each way, in an index of that name."""
-    rounds = np.zeros((repeats + 1, len(ways)))
-    for number in progress(range(repeats + 1), "benchmark", "round"):
-        for column, way in enumerate(ways.values()):
-            started = time.perf_counter()
-            way()
-            if torch.cuda.is_available():  # what a way has only asked for is not the next one's time
-                torch.cuda.synchronize()
-            rounds[number, column] = time.perf_counter() - started
-    counted = rounds[1:]
-    seconds = {"median_s": np.median(counted, axis=0), "fastest_s": counted.min(0), "slowest_s": counted.max(0)}
-    return pd.DataFrame(seconds, index=pd.Index(list(ways), name=name))

@@ -40,6 +40,10 @@ def photo(label, size_wh=(240, 320)):
     return np.asarray(draw_photograph(np.random.default_rng(42), label, size_wh, 1.0, False)[0])
 
 
+def stored_graph(text):
+    return onnx.load_from_string(base64.b64decode(text))
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """A checkpoint of each architecture: the shipped weights, with more beside the thresholds, and a tiny CLIPSeg."""
@@ -128,7 +132,7 @@ def test_the_file_tells_nothing_of_this_machine(exported):
         model = onnx.load(path)
         parts = {entry.key: entry.value for entry in model.metadata_props}
         assert parts.keys() == {SETTINGS, DECODER, PROMPT_ENCODER}
-        graphs = [model, *(onnx.load_from_string(base64.b64decode(parts[key])) for key in (DECODER, PROMPT_ENCODER))]
+        graphs = [model, *(stored_graph(parts[key]) for key in (DECODER, PROMPT_ENCODER))]
         for graph in graphs:
             onnx.checker.check_model(graph, full_check=True)
             assert not re.search(rb"site-packages|\.py\b|" + str(ROOT).encode(), graph.SerializeToString())
@@ -255,13 +259,22 @@ def test_the_file_needs_its_ending(tmp_path):
         export_onnx("compact", tmp_path / "a.pt")
 
 
-def test_a_graph_that_says_something_else_is_not_written(folders, tmp_path, monkeypatch):
-    right = export._decode
-    monkeypatch.setattr(export, "_decode", lambda *inputs: 1.01 * right(*inputs))
-    (tmp_path / "a.onnx").write_bytes(b"what was there")
+def test_graphs_of_other_weights_are_not_written(exported, tmp_path, monkeypatch):
+    main = onnx.load(exported["compact"])
+    parts = {entry.key: stored_graph(entry.value) for entry in main.metadata_props if entry.key != SETTINGS}
+    del main.metadata_props[:]
+    graphs = {export._encode_images: main, export._decode: parts[DECODER], export._embed_hashes: parts[PROMPT_ENCODER]}
+    monkeypatch.setattr(export, "_graph", lambda model, function, *_: graphs[function])
+    (tmp_path / "other").mkdir()
+    new_compact(480).save(tmp_path / "other")
+    out = tmp_path / "out" / "a.onnx"
     with pytest.raises(ValueError, match=r"a\.onnx: not written, since it differs from torch by \d"):
-        export_onnx(folders["clipseg"], tmp_path / "a.onnx")
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"what was there"]
+        export_onnx(tmp_path / "other", out)
+    assert not list(out.parent.iterdir())
+    out.write_bytes(b"what was there")
+    with pytest.raises(ValueError, match="not written"):
+        export_onnx(tmp_path / "other", out)
+    assert [path.read_bytes() for path in out.parent.iterdir()] == [b"what was there"]
 
 
 def test_a_difference_shows_where_all_probabilities_are_near_0():

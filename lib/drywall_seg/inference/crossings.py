@@ -33,6 +33,8 @@ def straight_runs(lines: list[np.ndarray], width: float) -> list[np.ndarray]:
     Returns:
         The runs, points in order, (N, 2) each.
     """
+    if len(lines) == 1:
+        return lines
     crossings, bridges = _crossings(lines, width)
     ways = {}
     partner: dict[End, End] = {}

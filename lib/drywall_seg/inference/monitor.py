@@ -25,9 +25,8 @@ COLUMNS = ["time", "model", "prompt", "label", *FIELDS, "width", "height", "seco
 LEVELS = np.linspace(0, 1, 21)
 LOW, HIGH = 1, 19
 """Places of the 5 % and the 95 % quantile."""
-
-SIDE = 640
-"""Longer side, in pixels, at which sharpness is measured."""
+SIDE = 400
+"""Longer side, in pixels, at which sharpness is measured; less than photos have, so that all of them are reduced."""
 CHANCE, LEAST_DISTANCE = 0.001, 0.3
 """For a warning: how likely chance may be to bring one field to it, and how far from the reference it must be."""
 TOLERANCE = {"presence": 0.05, "area": 0.1, "doubt": 0.1, "brightness": 0.05, "sharpness": 0.1, "megapixels": 0.5}
@@ -35,11 +34,7 @@ TOLERANCE = {"presence": 0.05, "area": 0.1, "doubt": 0.1, "brightness": 0.05, "s
 PHOTO_SLACK = 0.7
 """A photo is too dark or blurred below this part of the reference's 5 % quantile."""
 
-WORDS = {
-    ("brightness", "lower"): "too dark",
-    ("brightness", "higher"): "too bright",
-    ("sharpness", "lower"): "too blurred",
-}
+WORDS = {"brightness lower": "too dark", "brightness higher": "too bright", "sharpness lower": "too blurred"}
 Reference = dict[str, dict[str, Any]]
 """By label: `n`, and for each field its quantiles at `LEVELS`."""
 
@@ -51,10 +46,14 @@ def describe_photo(photo: np.ndarray) -> dict[str, float]:
 
     Returns:
         `brightness`: mean luma in [0, 1]. `sharpness`: the Laplacian's standard deviation, in parts of the mean luma,
-        after scaling the longer side to `SIDE`; so neither size nor exposure matters, and higher is sharper (0 where
-        all is flat; photos of walls have 0.01 to 1). `megapixels`.
+        after scaling the longer side to `SIDE`, so that neither size nor exposure matters: 0 where all is flat, .02
+        to .4 of most walls, higher is sharper. `megapixels`.
     """
-    luma = _small_luma(photo)
+    factor = max(1, max(photo.shape[:2]) // (2 * SIDE))  # whole factors cost least; the rest is antialiased
+    step = max(1, STRIP // factor) * factor  # by strips, so that Pillow never copies a large photo whole
+    strips = (Image.fromarray(photo[top : top + step]).reduce(factor) for top in range(0, len(photo), step))
+    reduced = np.concatenate([np.asarray(strip.convert("L")) for strip in strips])
+    luma = Letterbox.fit(reduced.shape, SIDE).resize(reduced)
     padded = np.pad(luma, 1, "edge").astype(np.int16)
     laplacian = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - 4 * padded[1:-1, 1:-1]
     mean = float(luma.mean())
@@ -63,15 +62,6 @@ def describe_photo(photo: np.ndarray) -> dict[str, float]:
         "sharpness": _short(laplacian.std(dtype=np.float32) / max(mean, 1)),
         "megapixels": _short(photo.shape[0] * photo.shape[1] / 1e6),
     }
-
-
-def _small_luma(photo: np.ndarray) -> np.ndarray:
-    factor = max(photo.shape[:2]) // (2 * SIDE)  # whole factors cost least; the rest is antialiased
-    if factor > 1:  # by strips, so that Pillow never copies a large photo whole
-        step = STRIP // factor * factor or factor
-        strips = (Image.fromarray(photo[top : top + step]) for top in range(0, len(photo), step))
-        photo = np.concatenate([np.asarray(strip.reduce(factor)) for strip in strips])
-    return np.asarray(Image.fromarray(Letterbox.fit(photo.shape[:2], SIDE).resize(photo)).convert("L"))
 
 
 def _short(value: float) -> float:
@@ -87,8 +77,8 @@ def log_entry(
 ) -> dict[str, Any]:
     """Returns what is logged of one answer: `COLUMNS`.
 
-    For privacy it holds no picture and no file name: nothing that tells which photo it was, or where it was taken.
-    What was asked is in it, word for word.
+    For privacy it holds no picture and no file name, nothing that tells which photo it was; but what was asked, word
+    for word.
 
     Args:
         predictor: The model that answered; its hash is computed once.
@@ -180,43 +170,37 @@ def make_reference(table: pd.DataFrame) -> Reference:
     Returns:
         By label: `n`, and for each field 21 quantiles, 0, .05 ... 1, to four digits; plain numbers, for JSON.
     """
-    return {
-        str(label): {
-            "n": len(rows),
-            **{field: [_short(value) for value in rows[field].quantile(LEVELS)] for field in FIELDS},
-        }
-        for label, rows in table.groupby("label")
-    }
+    reference: Reference = {}
+    for label, rows in table.groupby("label"):
+        quantiles = {field: list(map(_short, rows[field].quantile(LEVELS))) for field in FIELDS}
+        reference[label] = {"n": len(rows), **quantiles}
+    return reference
 
 
 def compare(log: pd.DataFrame, reference: Reference) -> pd.DataFrame:
     """Compares each label's entries with the reference.
 
-    A field warns on the side where its largest distance between both distributions (Kolmogorov and Smirnov's) is at
-    least `LEAST_DISTANCE`, and more than chance brings about once in 1,000 times (with Stephens's correction for
-    small n, doi:10.1080/01621459.1974.10480196); differences within `TOLERANCE` do not count. So fewer than four
-    entries never warn. Entries drawn from the reference itself gave a warning anywhere, among 3 labels with 6
-    fields, in fewer than 1 log of 100, whatever their number. Photos of one wall, or one photo asked twice, are
-    not independent: they warn more readily.
+    A field warns on the side where the largest distance between both distributions (Kolmogorov and Smirnov's, with
+    Stephens's correction for small n, doi:10.1080/01621459.1974.10480196) is at least `LEAST_DISTANCE` and more than
+    chance brings about once in 1,000 times; differences within `TOLERANCE` do not count, and fewer than four entries
+    never warn. Entries drawn from the reference itself gave any warning, among 3 labels with 6 fields, in RATE of 100
+    logs. Photos of one wall, or one photo asked twice, are not independent: they warn more readily.
 
     Args:
-        log: Of `read_log`, of one model.
-        reference: Of `make_reference`.
+        log: Of `read_log`; its entries of one model.
+        reference: Of `make_reference`; {} leaves its columns NaN.
 
     Returns:
         A row for each label and field: label, field, n, median, reference_median, distance, share_outside (of the
-        entries, outside the reference's 5 to 95 %; 10 % are to be expected), and warning, empty where nothing is to be
-        said. Without a reference the figures are NaN.
+        entries, outside the reference's 5 to 95 %; 10 % are to be expected), and warning, empty where there is none.
     """
     rows = []
     for label in labels_of(log):
-        known = reference.get(label, {})
+        known, own = reference.get(label, {}), log[log["label"] == label]
         for field in FIELDS:
-            values = log.loc[log["label"] == label, field].to_numpy(float)
-            row = {"label": label, "field": field, "n": len(values), "median": np.median(values), "warning": ""}
-            if field in known:
-                row |= _compare_field(field, values, np.array(known[field]), known["n"])
-            rows.append(row)
+            values = own[field].to_numpy(float)
+            row = {"label": label, "field": field, "n": len(own), "median": np.median(values), "warning": ""}
+            rows.append(row | (_compare_field(field, values, known) if known else {}))
     names = ["label", "field", "n", "median", "reference_median", "distance", "share_outside", "warning"]
     return pd.DataFrame(rows, columns=names)
 
@@ -226,17 +210,18 @@ def labels_of(log: pd.DataFrame) -> list[str]:
     return [label for label in LABELS if (log["label"] == label).any()]
 
 
-def _compare_field(field: str, values: np.ndarray, quantiles: np.ndarray, n_reference: int) -> dict[str, Any]:
-    tolerance = TOLERANCE[field] * quantiles.mean()
+def _compare_field(field: str, values: np.ndarray, known: dict[str, Any]) -> dict[str, Any]:
+    quantiles = np.array(known[field])
     sides = {"lower": (values, quantiles), "higher": (-values, -quantiles[::-1])}
-    root = math.sqrt(len(values) * n_reference / (len(values) + n_reference))
+    root = math.sqrt(len(values) * known["n"] / (len(values) + known["n"]))
     critical = math.sqrt(math.log(2 / CHANCE) / 2) / (root + 0.12 + 0.11 / root)
-    found = [side for side, both in sides.items() if _below(*both, tolerance) >= max(LEAST_DISTANCE, critical)]
+    least, tolerance = max(LEAST_DISTANCE, critical), TOLERANCE[field] * quantiles.mean()
+    found = [f"{field} {side}" for side, both in sides.items() if _below(*both, tolerance) >= least]
     return {
-        "reference_median": quantiles[10],
+        "reference_median": quantiles[len(LEVELS) // 2],
         "distance": max(_below(*both) for both in sides.values()),
         "share_outside": np.mean((values < quantiles[LOW]) | (values > quantiles[HIGH])),
-        "warning": "; ".join(WORDS.get((field, side), f"unlike the training photos: {field} {side}") for side in found),
+        "warning": "; ".join(WORDS.get(text, f"unlike the training photos: {text}") for text in found),
     }
 
 
@@ -252,13 +237,13 @@ def _below(values: np.ndarray, quantiles: np.ndarray, tolerance: float = 0.0) ->
 
 
 def photo_warnings(described: dict[str, float], reference: dict[str, Any]) -> list[str]:
-    """Warns of a photo that is far darker, brighter or more blurred than nearly all of the reference.
+    """Warns of a photo that is darker, brighter or more blurred than nearly all of the reference, by some way.
 
-    Of val's own photos of cracks and joints, each of the three came for 1 to 4 in 100.
+    Of the reference's own photos a few in 100 are.
 
     Args:
         described: Of `describe_photo`.
-        reference: One label's; {} for none, and no warnings.
+        reference: That of the label asked for; {} gives no warnings.
     """
     if not reference:
         return []
