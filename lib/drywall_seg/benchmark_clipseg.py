@@ -66,9 +66,13 @@ def bare_products(segmenter: CLIPSegSegmenter) -> Callable[[], None]:
     def new(*shape: int) -> torch.Tensor:
         return torch.rand(*shape, device=segmenter.device, dtype=dtype) - 0.5
 
-    cut, kernel = new(patches, vision.num_channels * vision.patch_size**2), new(width, vision.num_channels * vision.patch_size**2)
+    cut, kernel = (
+        new(patches, vision.num_channels * vision.patch_size**2),
+        new(width, vision.num_channels * vision.patch_size**2),
+    )
     layers = [
-        ([new(width, width) for _ in range(4)], new(hidden, width), new(width, hidden)) for _ in segmenter.image_blocks()
+        ([new(width, width) for _ in range(4)], new(hidden, width), new(width, hidden))
+        for _ in segmenter.image_blocks()
     ]
     x, q, k, v = new(tokens, width), *(new(heads, tokens, width // heads) for _ in range(3))
     embedded, projected, widened = new(patches, width), new(tokens, width), new(tokens, hidden)
@@ -158,8 +162,9 @@ def time_in_turn(ways: dict[str, Callable[[], object]], repeats: int) -> pd.Data
 
 
 def summarise(rounds: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Returns median_s, fastest_s and slowest_s of each way, in an index of that name."""
+    """Returns median_s, fastest_s and slowest_s of each way, in an index of that name; `attrs` say how many rounds."""
     table = pd.DataFrame({"median_s": rounds.median(), "fastest_s": rounds.min(), "slowest_s": rounds.max()})
+    table.attrs["rounds"] = len(rounds)
     return table.rename_axis(name)
 
 

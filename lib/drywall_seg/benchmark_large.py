@@ -1,7 +1,6 @@
 """Large photos: tiles beside the whole photo squashed, and what more pixels cost in time and memory."""
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -61,7 +60,10 @@ def benchmark_large(repeats: int = 3, megapixels: float = SIZES[0]) -> pd.DataFr
         small = Image.fromarray(photo).resize((CLIPSEG_SIZE, CLIPSEG_SIZE), Image.Resampling.BILINEAR)
         found = usual.predict(small, SENTENCES)
         size_wh = photo.shape[1::-1]
-        return [np.asarray(Image.fromarray(p.probs).resize(size_wh, Image.Resampling.BILINEAR)) >= p.threshold for p in found]
+        return [
+            np.asarray(Image.fromarray(p.probs).resize(size_wh, Image.Resampling.BILINEAR)) >= p.threshold
+            for p in found
+        ]
 
     ways = {
         f"squashed to {CLIPSEG_SIZE}, the usual way": squash,
@@ -128,4 +130,6 @@ def peak_memory() -> float:
     if status.is_file():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e6
+    import resource  # which Windows lacks
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS

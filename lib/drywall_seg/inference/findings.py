@@ -15,6 +15,9 @@ PIXELS = {"3 to 6 px": 6.0, "6 to 12 px": 12.0, "12 to 24 px": 24.0, "over 24 px
 """Classes of a crack where no scale is known: they compare the cracks of alike photos, and say nothing of the wall."""
 UNRESOLVED, TOO_SHORT = "under 3 px: width not resolvable", "too short for a width"
 
+SHOWN = 6
+"""Findings of a sentence that a photo's picture numbers; the others are small ones."""
+
 FINDINGS = (
     "number label prompt severity severity_p95 unit length total_length width_median width_p95 width_max area where "
     "x y x0 y0 x1 y1 orientation n_runs runs resolvable doubt disagreement review component"
@@ -40,9 +43,9 @@ def inspect_photo(
         flips: Predict the mirrored photo too, and compare: it takes twice the time.
 
     Returns:
-        The findings, a row for each component of each mask, with `FINDINGS`: numbered in the order of the sentences
-        and, within one, from the severest and longest on; lengths in `unit`. The totals of each sentence, as in
-        `totals_of`. And the masks, uint8 (H, W), {0, 255}.
+        The findings, a row for each component of each mask, with `FINDINGS`, by number: within a sentence from the
+        severest and longest on, the first `SHOWN` of all sentences before the others. Lengths are in `unit`. The
+        totals of each sentence, as in `totals_of`. And the masks, uint8 (H, W), {0, 255}.
     """
     answers = predictor.predict(photo, prompts)
     mirrored: list[np.ndarray | None] = [None] * len(prompts)
@@ -55,8 +58,14 @@ def inspect_photo(
         table = find(answer, other, label, scale, limits)
         totals[answer.prompt] = totals_of(table, answer, other, label, scale)
         tables.append(table)
-    findings = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+    findings = pd.concat([table for table in tables if len(table)] or tables[:1])  # by place within the sentence
+    findings = findings.iloc[np.argsort(findings.index >= SHOWN, kind="stable")].reset_index(drop=True)
     return findings.assign(number=range(1, len(findings) + 1)), totals, {a.prompt: a.mask for a in answers}
+
+
+def shown(findings: pd.DataFrame) -> pd.DataFrame:
+    """Returns of one photo's findings the first `SHOWN` of each sentence."""
+    return findings[findings.groupby("prompt", sort=False).cumcount() < SHOWN]
 
 
 def find(
@@ -91,7 +100,7 @@ def find(
 
 
 def _doubts(answer: Prediction, mirrored: np.ndarray | None) -> dict[str, list[float]]:
-    """Returns of each component the share that a higher threshold would lose, and that the mirrored photo's mask lacks."""
+    """Returns of each component the share that a higher threshold would lose, and that the mirrored mask lacks."""
     labelled = components(answer.mask)
     kept = to_levels(answer.probs) >= min(255, first_level(answer.threshold + MARGIN))
     doubts, disagreements = [], []

@@ -22,6 +22,7 @@ from drywall_seg.runs import is_address
 FIELDS = ("presence", "area", "doubt", "brightness", "sharpness", "megapixels")
 """What is compared."""
 COLUMNS = ["time", "model", "prompt", "label", *FIELDS, "width", "height", "seconds"]
+COMPARED = ["label", "field", "n", "median", "reference_median", "distance", "share_outside", "warning"]
 LEVELS = np.linspace(0, 1, 21)
 LOW, HIGH = 1, 19
 """Places of the 5 % and the 95 % quantile."""
@@ -120,15 +121,11 @@ def append_entries(path: str | os.PathLike, entries: Iterable[dict[str, Any]]) -
     if not lines:
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-    try:
-        size = os.fstat(file).st_size
-        if size and os.pread(file, 1, size - 1) != b"\n":
+    with open(path, "ab+", buffering=0) as file:
+        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
             lines = b"\n" + lines  # where another process does so too, the line between is empty, and no harm
-        if os.write(file, lines) < len(lines):  # the rest might land behind another process's lines
+        if file.write(lines) < len(lines):  # the rest might land behind another process's lines
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-    finally:
-        os.close(file)
 
 
 def read_log(path: str | os.PathLike) -> pd.DataFrame:
@@ -138,17 +135,15 @@ def read_log(path: str | os.PathLike) -> pd.DataFrame:
         `COLUMNS`; the time in UTC. Lines that are not whole are left out and counted in `.attrs["skipped_lines"]`.
 
     Raises:
-        ValueError: If there is no such file, or no whole entry in it.
+        OSError: If there is no such file.
+        ValueError: If there is no whole entry in it.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file")
     with open(path, "rb") as file:
         lines = [line for line in file if line.strip()]
     entries = [entry for line in lines if (entry := _parse(line)) is not None]
     log = pd.DataFrame(entries, columns=COLUMNS)
     log["time"] = pd.to_datetime(log["time"], utc=True, format="ISO8601", errors="coerce")
-    numbers = COLUMNS[4:]
-    log[numbers] = log[numbers].apply(pd.to_numeric, errors="coerce")
+    log[COLUMNS[4:]] = log[COLUMNS[4:]].apply(pd.to_numeric, errors="coerce")
     log = log.dropna().sort_values("time", kind="stable", ignore_index=True)
     if log.empty:
         raise ValueError(f"{path}: no whole entry in {len(lines)} lines")
@@ -183,8 +178,8 @@ def compare(log: pd.DataFrame, reference: Reference) -> pd.DataFrame:
     A field warns on the side where the largest distance between both distributions (Kolmogorov and Smirnov's, with
     Stephens's correction for small n, doi:10.1080/01621459.1974.10480196) is at least `LEAST_DISTANCE` and more than
     chance brings about once in 1,000 times; differences within `TOLERANCE` do not count, and fewer than four entries
-    never warn. Entries drawn from the reference itself gave any warning, among 3 labels with 6 fields, in RATE of 100
-    logs. Photos of one wall, or one photo asked twice, are not independent: they warn more readily.
+    never warn. Entries drawn from the reference itself gave any warning, among 3 labels with 6 fields, in fewer than 1
+    log of 100. Photos of one wall, or one photo asked twice, are not independent: they warn more readily.
 
     Args:
         log: Of `read_log`; its entries of one model.
@@ -201,8 +196,7 @@ def compare(log: pd.DataFrame, reference: Reference) -> pd.DataFrame:
             values = own[field].to_numpy(float)
             row = {"label": label, "field": field, "n": len(own), "median": np.median(values), "warning": ""}
             rows.append(row | (_compare_field(field, values, known) if known else {}))
-    names = ["label", "field", "n", "median", "reference_median", "distance", "share_outside", "warning"]
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=COMPARED)
 
 
 def labels_of(log: pd.DataFrame) -> list[str]:
@@ -237,9 +231,7 @@ def _below(values: np.ndarray, quantiles: np.ndarray, tolerance: float = 0.0) ->
 
 
 def photo_warnings(described: dict[str, float], reference: dict[str, Any]) -> list[str]:
-    """Warns of a photo that is darker, brighter or more blurred than nearly all of the reference, by some way.
-
-    Of the reference's own photos a few in 100 are.
+    """Warns of a photo darker, brighter or more blurred than nearly all of the reference: a few in 100 of its own are.
 
     Args:
         described: Of `describe_photo`.

@@ -6,8 +6,9 @@ import numpy as np
 
 from drywall_seg.inference.measure import RESOLVABLE
 
-LOOK = 0.2
-"""Review score from which a person should look: PLACEHOLDER."""
+LOOK = 0.15
+"""Review score from which a person should look. Of the compact model's masks on val, 59 of 150 crack photos (mean Dice
+.53, the others .68) and 20 of 116 joint photos (.73, .85) reach it."""
 DISAGREEMENT_WEIGHT = 0.5
 """Masks of a photo and of its mirror image differ about twice as much as those of two thresholds do."""
 UNMEASURABLE = 0.25
@@ -18,9 +19,10 @@ def review_score(doubt: float, disagreement: float, unmeasurable: bool) -> float
     """Returns how much something is worth a person's look, in [0, 1]: the largest of three reasons for it.
 
     Args:
-        doubt: In [0, 1]; on val it tells best where a mask is wrong.
-        disagreement: In [0, 1] between the masks of the photo and of its mirror image; NaN where it is not known. By
-            half, so that it speaks where it is larger than is usual beside such a doubt.
+        doubt: In [0, 1]. On val it tells best where a mask is wrong: Spearman's correlation with Dice is -.49 for
+            cracks and -.70 for taping areas, against -.41 and -.48 of the disagreement; their sum or mean tells less.
+        disagreement: In [0, 1] between the masks of the photo and of its mirror image; NaN where it is not known. It
+            counts by half, so that it speaks where it is far more than such a doubt has beside it.
         unmeasurable: There is a crack, but its width cannot be told.
     """
     return float(np.nanmax([doubt, DISAGREEMENT_WEIGHT * disagreement, UNMEASURABLE * unmeasurable]))

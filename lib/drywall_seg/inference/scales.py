@@ -1,4 +1,4 @@
-"""Scales and classes as they are typed: millimetres per pixel, two points, a rectangle, or a table with a row a photo."""
+"""Scales and classes as they are typed: millimetres per pixel, two points, a rectangle, or a table of them."""
 
 import math
 from pathlib import Path
