@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.dates import AutoDateLocator, DateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -19,6 +19,8 @@ TITLES = {
 }
 # Of Okabe and Ito's colours, told apart with every kind of colour blindness; strokes tell them apart in grey too.
 REFERENCE_COLOR, LOG_COLOR, DOT_COLOR = "#0072B2", "#D55E00", "#666666"
+TIMES = ((300, "%Y-%m"), (3, "%m-%d"), (1, "%m-%d %Hh"), (0, "%H:%M"))
+"""How points of time are written on an axis that spans so many days."""
 MOST_DOTS, BINS = 600, 120
 """Entries of a label that are drawn one by one; of more, the number of parts that are drawn."""
 
@@ -50,10 +52,12 @@ def plot_monitoring(log: pd.DataFrame, reference: Reference) -> Figure:
             _draw(axis, entries["time"], entries[field].to_numpy(float), quantiles)
             _scale(axis, field)
             _title(axis, field, warnings[label, field])
+            axis.tick_params(labelsize=8)
         row[0].set_ylabel(f"{label}, n = {len(entries):,}", fontsize=10, fontweight="bold")
     for axis in panels[-1]:
         _time_axis(axis, log["time"])
-    figure.supxlabel("time (UTC)", fontsize=9)
+    first, last = (f"{time:%Y-%m-%d %H:%M}" for time in (log["time"].min(), log["time"].max()))
+    figure.supxlabel(f"time (UTC), {first} to {last}", fontsize=9)
     figure.legend(*_all_handles(panels), loc="outside upper left", ncols=4, fontsize=9, frameon=False)
     return figure
 
@@ -98,7 +102,7 @@ def _scale(axis: Axes, field: str) -> None:
     elif field == "sharpness":  # it spans two decades
         axis.set_yscale("log", nonpositive="clip")
         low, high = axis.get_ylim()
-        axis.set_ylim(min(max(low, 1e-4), 0.008), max(high, 0.8))
+        axis.set_ylim(min(max(low, 1e-4), 0.008), max(high, 1.1))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
         axis.set_ylim(0, axis.get_ylim()[1] * 1.05)
@@ -118,10 +122,8 @@ def _time_axis(axis: Axes, times: pd.Series) -> None:
     first, last = times.min(), times.max()
     pad = max((last - first) * 0.03, pd.Timedelta(seconds=30))  # one entry alone has no span
     axis.set_xlim(first - pad, last + pad)
-    locator = AutoDateLocator(minticks=2, maxticks=4)
-    axis.xaxis.set_major_locator(locator)
-    axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    axis.tick_params(axis="x", labelsize=8)
+    axis.xaxis.set_major_locator(AutoDateLocator(minticks=2, maxticks=4))
+    axis.xaxis.set_major_formatter(DateFormatter(next(text for days, text in TIMES if (last - first).days >= days)))
 
 
 def _all_handles(panels: np.ndarray) -> tuple[list, list[str]]:
