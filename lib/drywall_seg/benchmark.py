@@ -9,17 +9,15 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import default_collate
 
 from drywall_seg.benchmark_clipseg import (
     CLIPSEG_SIZE,
     SENTENCES,
     benchmark_prompts,
+    benchmark_training,
     drawn_photo,
-    random_segmenter,
     ratios,
     summarise,
     time_in_turn,
@@ -33,11 +31,7 @@ from drywall_seg.evaluation.collect import images_at_once, unseen_rows
 from drywall_seg.evaluation.evaluate import evaluate
 from drywall_seg.inference.predict import Predictor
 from drywall_seg.inference.torch_backend import device_name
-from drywall_seg.presets import CLIPSEG
 from drywall_seg.prompts import canonical_prompt
-from drywall_seg.training.fit import training_data
-from drywall_seg.training.loop import optimiser_step, set_training_mode
-from drywall_seg.training.state import start_accelerator, start_training
 
 
 def benchmark(repeats: int = 9, side: int = 640) -> pd.DataFrame:
@@ -94,42 +88,6 @@ def benchmark_evaluation(manifest: Manifest, repeats: int = 3) -> pd.DataFrame:
     return table.assign(times_as_long=1 / ratios(rounds, 0))
 
 
-def benchmark_training(repeats: int = 3, batch_size: int = 4) -> pd.DataFrame:
-    """Times a step of the training of CLIPSeg of full size at 352 pixels, in the three ways there are.
-
-    Each is a whole step of `training.loop`: encoder, sentences, decoder, loss, gradients, clipping, AdamW. Of the last
-    the activations were stored before, and each step reads them; reading photos has no part in any.
-
-    Args:
-        repeats: Rounds, from 1 up; one more comes first and is not counted.
-        batch_size: Images a step.
-
-    Returns:
-        A row for each way: median_s, its fastest and slowest round, times_as_fast as the first row, and trained,
-        the number of weights that train.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        manifest = build_manifest(write_sample(Path(folder) / "sample"), Path(folder) / "processed")
-        settings = {"model": CLIPSEG, "image_size": CLIPSEG_SIZE, "batch_size": batch_size}
-        ways, trained = {}, []
-        for name, trainable, views in (
-            ("all weights", "all", 0),
-            ("decoder, frozen encoder run each step", "decoder", 0),
-            ("decoder, activations stored", "decoder", 1),
-        ):
-            config = resolve_config(**settings, trainable=trainable, stored_views=views)
-            segmenter = random_segmenter()
-            data = training_data(segmenter, manifest, config)
-            training = start_training(segmenter, config, data, start_accelerator())
-            set_training_mode(training)
-            batch = default_collate([data[i] for i in range(batch_size)])
-            ways[name] = partial(optimiser_step, training, batch, 1 / batch_size)
-            trained.append(sum(p.numel() for p in segmenter.parameters() if p.requires_grad))
-        rounds = time_in_turn(ways, repeats)
-    table = summarise(rounds, f"training step, {batch_size} images")
-    return table.assign(times_as_fast=ratios(rounds, 0), trained=trained)
-
-
 def benchmark_onnx(repeats: int = 9, side: int = 640) -> pd.DataFrame:
     """Times the compact model exported to ONNX against the same model in torch: one photo and two sentences.
 
@@ -174,9 +132,9 @@ COMPARISONS: dict[str, tuple[str, Callable[[int, str | None], list[pd.DataFrame]
         lambda repeats, _: [benchmark(repeats)],
     ),
     "prompts": (
-        "CLIPSeg of full size with two sentences. The usual way repeats the photo for each, embeds padded sentences and "
-        "runs all 12 vision layers; the other encodes the photo once, in the 10 layers that are read, and decodes it "
-        "with two stored embeddings. `of_products` is the time of the bare products (`torch.mm`, `torch.bmm`) by the "
+        "CLIPSeg of full size with two sentences. The usual way repeats the photo for each, embeds padded sentences "
+        "and runs all 12 vision layers; the other encodes the photo once, in the 10 layers that are read, and decodes "
+        "it with two stored embeddings. `of_products` is the time of the bare products (`torch.mm`, `torch.bmm`) by the "
         "row's: above 1 it is faster than they are.",
         lambda repeats, _: [benchmark_prompts(repeats)],
     ),
@@ -227,8 +185,8 @@ def _circumstances() -> str:
     versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "transformers"))
     return (
         f"{date.today().isoformat()}, {device_name()}, {torch.get_num_threads()} threads, {versions}. Ways take turns "
-        "in rounds of one run; seconds are medians of the rounds, ratios medians of each round's ratio. Machines differ a "
-        "lot: trust the ratios, not the seconds."
+        "in rounds of one run; seconds are medians of the rounds, ratios medians of each round's ratio. Machines "
+        "differ a lot: trust the ratios, not the seconds."
     )
 
 

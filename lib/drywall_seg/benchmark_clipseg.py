@@ -1,21 +1,32 @@
-"""CLIPSeg of full size with one photo and two sentences: the usual way, one encode for both, and bare products."""
+"""CLIPSeg of full size: the usual way, one encode for two sentences, bare products, a training step; and rounds."""
 
+import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch.utils.data import default_collate
 from transformers import BatchEncoding, CLIPSegConfig, CLIPSegForImageSegmentation
 
+from drywall_seg.config import resolve_config
+from drywall_seg.data.manifest import build_manifest
+from drywall_seg.data.sample import write_sample
 from drywall_seg.data.sample_pictures import draw_photograph
 from drywall_seg.images import Letterbox, normalise
 from drywall_seg.inference.predict import Predictor, to_levels
 from drywall_seg.inference.torch_backend import TorchBackend, default_device, half_precision
 from drywall_seg.models.clipseg import CLIPSegSegmenter
+from drywall_seg.presets import CLIPSEG
 from drywall_seg.prompts import canonical_prompt
 from drywall_seg.runs import progress
+from drywall_seg.training.fit import training_data
+from drywall_seg.training.loop import optimiser_step, set_training_mode
+from drywall_seg.training.state import start_accelerator, start_training
 
 SENTENCES = [canonical_prompt("crack"), canonical_prompt("taping_area")]
 CLIPSEG_SIZE, CLIPSEG_TOKENS = 352, 77
@@ -47,6 +58,42 @@ def benchmark_prompts(repeats: int = 9, side: int = 640) -> pd.DataFrame:
     rounds = time_in_turn(ways, repeats)
     table = summarise(rounds, f"{side} px photo, {len(SENTENCES)} sentences")
     return table.assign(times_as_fast=ratios(rounds, 0), of_products=ratios(rounds, 3))
+
+
+def benchmark_training(repeats: int = 3, batch_size: int = 4) -> pd.DataFrame:
+    """Times a step of the training of CLIPSeg of full size at 352 pixels, in the three ways there are.
+
+    Each is a whole step of `training.loop`: encoder, sentences, decoder, loss, gradients, clipping, AdamW. Of the last
+    the activations were stored before, and each step reads them; reading photos has no part in any.
+
+    Args:
+        repeats: Rounds, from 1 up; one more comes first and is not counted.
+        batch_size: Images a step.
+
+    Returns:
+        A row for each way: median_s, its fastest and slowest round, times_as_fast as the first row, and trained,
+        the number of weights that train.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = build_manifest(write_sample(Path(folder) / "sample"), Path(folder) / "processed")
+        settings = {"model": CLIPSEG, "image_size": CLIPSEG_SIZE, "batch_size": batch_size}
+        ways, trained = {}, []
+        for name, trainable, views in (
+            ("all weights", "all", 0),
+            ("decoder, frozen encoder run each step", "decoder", 0),
+            ("decoder, activations stored", "decoder", 1),
+        ):
+            config = resolve_config(**settings, trainable=trainable, stored_views=views)
+            segmenter = random_segmenter()
+            data = training_data(segmenter, manifest, config)
+            training = start_training(segmenter, config, data, start_accelerator())
+            set_training_mode(training)
+            batch = default_collate([data[i] for i in range(batch_size)])
+            ways[name] = partial(optimiser_step, training, batch, 1 / batch_size)
+            trained.append(sum(p.numel() for p in segmenter.parameters() if p.requires_grad))
+        rounds = time_in_turn(ways, repeats)
+    table = summarise(rounds, f"training step, {batch_size} images")
+    return table.assign(times_as_fast=ratios(rounds, 0), trained=trained)
 
 
 def bare_products(segmenter: CLIPSegSegmenter) -> Callable[[], None]:

@@ -24,8 +24,9 @@ from drywall_seg.inference import Predictor
 from drywall_seg.inference.monitor import FIELDS, describe_photo
 from drywall_seg.inference.postprocess import PostProcessing, postprocess
 from drywall_seg.inference.torch_backend import TorchBackend
+from drywall_seg.models import load_segmenter
 from drywall_seg.models.compact import new_compact
-from drywall_seg.prompts import canonical_prompt
+from drywall_seg.prompts import LABELS, canonical_prompt
 from drywall_seg.runs import read_json, write_json
 
 BLOCK = (20, 20, 60, 60)
@@ -108,13 +109,13 @@ def test_large_masks_are_tried_smaller():
     assert _reduced(small) is small
 
 
-def noisy(presence_cut=0.0):
-    """A model that finds something, and nothing right."""
-    return Predictor(TorchBackend(new_compact(64)), presence_cut=presence_cut)
+def generous(presence_cut=0.0):
+    """A model that finds something everywhere."""
+    return Predictor(TorchBackend(load_segmenter("compact", 64)), dict.fromkeys(LABELS, 0.02), presence_cut)
 
 
 def test_val_is_seen_once_with_all_that_monitoring_wants(sample_manifest):
-    predictor, rows = noisy(), sample_manifest.rows("val")
+    predictor, rows = generous(), sample_manifest.rows("val")
     calls = []
     original = predictor.backend.decode
     predictor.backend.decode = lambda features, images, texts: (
@@ -145,24 +146,24 @@ def test_the_reference_is_of_delivered_masks(sample_manifest, monkeypatch):
         gone = [replace(mask, bits=np.zeros_like(mask.bits)) for mask in masks]
         return (half, gone) if label == "crack" else (PostProcessing(), masks)
 
-    before = choose_delivery(noisy(), sample_manifest, rows)["reference"]
+    before = choose_delivery(generous(), sample_manifest, rows)["reference"]
     monkeypatch.setattr("drywall_seg.evaluation.delivery.choose_postprocessing", empty_cracks)
-    after = choose_delivery(noisy(), sample_manifest, rows)
+    after = choose_delivery(generous(), sample_manifest, rows)
     assert after["postprocessing"] == {"crack": {"min_area": 1.0}, "taping_area": {}, "joint_line": {}}
     assert max(before["crack"]["area"]) > 0 == max(after["reference"]["crack"]["area"])
     assert after["reference"]["joint_line"] == before["joint_line"]
-    everything_gone = choose_delivery(noisy(presence_cut=1.0), sample_manifest, rows)
+    everything_gone = choose_delivery(generous(presence_cut=1.0), sample_manifest, rows)
     assert everything_gone["presence_cut"] == 1.0 and max(everything_gone["reference"]["joint_line"]["area"]) == 0
 
 
 def test_without_val_there_is_nothing_to_choose(sample_manifest):
-    chosen = choose_delivery(noisy(), sample_manifest, sample_manifest.rows("val").head(0))
+    chosen = choose_delivery(generous(), sample_manifest, sample_manifest.rows("val").head(0))
     assert chosen == {"presence_cut": 0.0, "postprocessing": {}, "reference": {}}
 
 
 def test_settling_keeps_thresholds_and_presence_cut(sample_manifest, tmp_path):
-    new_compact(64).save(tmp_path)
-    before = {"thresholds": {"crack": 0.5}, "chosen": "by hand", "presence_cut": 0.1}
+    load_segmenter("compact", 64).save(tmp_path)
+    before = {"thresholds": dict.fromkeys(LABELS, 0.02), "chosen": "by hand", "presence_cut": 0.1}
     write_json(tmp_path / "thresholds.json", before | {"postprocessing": {"crack": {"min_area": 1.0}}})
     chosen = settle(tmp_path, sample_manifest)
     stored = read_json(tmp_path / "thresholds.json")

@@ -17,18 +17,14 @@ from drywall_seg.images import read_mask
 from drywall_seg.inference import Predictor
 from drywall_seg.inference.postprocess import PostProcessing, fill_boxes, postprocess
 from drywall_seg.inference.torch_backend import TorchBackend
-from drywall_seg.models.compact import new_compact
+from drywall_seg.models import load_segmenter
 from drywall_seg.prompts import LABELS, canonical_prompt
 
 
 def predictor(presence_cut=0.0, **steps):
-    return Predictor(
-        TorchBackend(new_compact(64)), dict.fromkeys(LABELS, 0.5), presence_cut, dict.fromkeys(LABELS, steps_of(steps))
-    )
-
-
-def steps_of(steps):
-    return PostProcessing(**steps)
+    """A model that finds too much."""
+    backend = TorchBackend(load_segmenter("compact", 192))
+    return Predictor(backend, dict.fromkeys(LABELS, 0.1), presence_cut, dict.fromkeys(LABELS, PostProcessing(**steps)))
 
 
 def test_raw_masks_are_empty_below_the_presence_cut():

@@ -127,9 +127,9 @@ def choose_postprocessing(
     """Chooses a label's post-processing, step by step, each on what the steps before have left.
 
     Of each step's `CANDIDATES` the one with the largest mean Dice is done where it gains at least `LEAST_GAIN` and the
-    95 % interval of the gain, over photographs, lies above 0. A smaller gain is as likely chance: on the real
-    exports' val, taking every gain on one half of the photographs lost on the other (docs/experiments.md). Boxes are
-    never chosen.
+    95 % interval of the gain, over photographs, lies above 0. A smaller one is as likely chance: halving the real
+    exports' val 20 times, what gained anything on one half changed mean Dice on the other by -0.0009 for joint lines,
+    -0.0003 for cracks and +0.0001 for taping areas. Boxes are never chosen.
 
     Args:
         label: Its name.

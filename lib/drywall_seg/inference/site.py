@@ -142,7 +142,7 @@ def order_review(photos: pd.DataFrame) -> pd.DataFrame:
     for name, group in photos.groupby("photo", sort=False):
         records = group.to_dict("records")
         if records[0]["error"]:
-            said, review = [f"cannot be read: {records[0]['error']}"], np.nan
+            said, review = ["cannot be read"], np.nan
         else:
             said = [words for row in records for words in reasons(row["prompt"], row)]
             review = max(row["review"] for row in records)

@@ -15,11 +15,12 @@ import pandas as pd
 
 from drywall_seg.inference.measure import BRE_251, Scale
 from drywall_seg.inference.predict import Predictor
+from drywall_seg.inference.review import LOOK
 from drywall_seg.inference.site import Site, find_site_photos, inspect_folder, write_tables
 from drywall_seg.runs import single_writer, whole_file
 from drywall_seg.visualization.html import render
-from drywall_seg.visualization.marks import draw_findings
-from drywall_seg.visualization.site_words import classes_of, findings_of, headline_of, warnings_of
+from drywall_seg.visualization.marks import STYLES, draw_findings
+from drywall_seg.visualization.site_words import classes_of, findings_of, headline_of, photo_words, warnings_of
 
 BUDGET = 16_000_000
 """Characters that all pictures of a page may take together; its text takes up to 4 million more."""
@@ -122,18 +123,30 @@ def site_page(site: Site, made: Made, pictures: Path, budget: int = BUDGET) -> s
     full = [row for row in readable if row["n"] or row["look"]]
     clean = [row for row in readable if not (row["n"] or row["look"])]
     embedded = _embed(pictures, [row["number"] for row in [*full[:SECTIONS], *clean[:NAMES]]], budget)
-    by_photo = dict(tuple(site.findings.groupby("photo", sort=False)))
+    by_photo = dict(iter(site.findings.groupby("photo", sort=False)))
+    totals = dict(iter(site.photos.groupby("photo", sort=False)))
     sections = [
-        {**row, "image": embedded.get(row["number"]), **findings_of(by_photo.get(row["photo"]))}
+        {
+            **row,
+            "image": embedded.get(row["number"]),
+            "words": photo_words(totals[row["photo"]]),
+            **findings_of(by_photo.get(row["photo"]), made.limits),
+        }
         for row in full[:SECTIONS]
     ]
-    rows = [{**finding, "photo": s["photo"], "photo_number": s["number"]} for s in sections for finding in s["rows"]]
-    rows.sort(key=lambda row: -row["review"])
+    rows = [
+        {**finding, "photo": section["photo"], "photo_number": section["number"], "review": section["review"]}
+        for section in sections
+        for finding in section["rows"]
+    ]
     return render(
         "site_report",
         folder=site.folder.absolute().name.encode("utf-8", "backslashreplace").decode(),
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         made=asdict(made),
+        styles={label: (color, " ".join(map(str, dashes))) for label, (color, dashes) in STYLES.items()},
+        look_from=LOOK,
+        standard=made.limits == BRE_251,
         warnings=warnings_of(site, made.scale),
         headline=headline_of(site),
         classes=classes_of(site.findings, made.limits),
