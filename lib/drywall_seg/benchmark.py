@@ -133,9 +133,9 @@ COMPARISONS: dict[str, tuple[str, Callable[[int, str | None], list[pd.DataFrame]
     ),
     "prompts": (
         "CLIPSeg of full size with two sentences. The usual way repeats the photo for each, embeds padded sentences "
-        "and runs all 12 vision layers; the other encodes the photo once, in the 10 layers that are read, and decodes "
-        "it with two stored embeddings. `of_products` is the time of the bare products (`torch.mm`, `torch.bmm`) by the "
-        "row's: above 1 it is faster than they are.",
+        "and runs all 12 vision layers. The other encodes the photo once, in the 10 layers that are read, and decodes "
+        "it with two stored embeddings. `of_products` is the time of the bare products (`torch.mm`, `torch.bmm`) by "
+        "the row's: above 1 it is faster than they are.",
         lambda repeats, _: [benchmark_prompts(repeats)],
     ),
     "evaluation": (

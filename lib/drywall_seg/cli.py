@@ -121,27 +121,22 @@ def report(runs: tuple[str, ...], outputs_root: str) -> None:
 
 @main.command()
 @click.option("--repeats", default=9, show_default=True, type=click.IntRange(min=1), help="Rounds that are timed.")
-@click.option("--data-root", help="Exports: time the evaluation of their test photos instead, beside bare prediction.")
-@click.option("--training", is_flag=True, help="Time a training step of CLIPSeg instead, each way there is.")
-def benchmark(repeats: int, data_root: str | None, training: bool) -> None:
-    """Time the compact model beside CLIPSeg's of full size (random weights): one photo, two sentences."""
-    from drywall_seg.benchmark import benchmark as run_benchmark
-    from drywall_seg.benchmark import benchmark_evaluation, benchmark_training
-    from drywall_seg.config import resolve_config
-    from drywall_seg.data.manifest import prepare
-    from drywall_seg.inference.torch_backend import device_name
+@click.option("--data-root", help="Exports, for the evaluation; else the drawn sample.")
+@click.option("--only", help="One comparison: speed, prompts, evaluation, training, large or onnx.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the text there too.")
+def benchmark(repeats: int, data_root: str | None, only: str | None, out: Path | None) -> None:
+    """Time everything that is claimed to be fast beside its usual way, as ratios; prints Markdown."""
+    from drywall_seg.benchmark import run_all
+    from drywall_seg.runs import whole_file
 
-    if training:
-        table = benchmark_training(repeats)
-    elif data_root:
-        table = benchmark_evaluation(prepare(resolve_config(data_root=data_root)), repeats)
-    else:
-        table = run_benchmark(repeats)
-    click.echo(table.round(3).to_string())
-    click.echo(device_name())
+    text = run_all(repeats, data_root, only)
+    click.echo(text)
+    if out:
+        with whole_file(out) as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
-for command in (cli_photos.predict,):
+for command in (cli_photos.predict, cli_photos.inspect, cli_photos.export, cli_photos.monitor):
     main.add_command(command)
 
 

@@ -1,7 +1,8 @@
-"""The commands for photos and their models: predict, export, monitor."""
+"""The commands for photos and their models: predict, inspect, export, monitor."""
 
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -83,3 +84,83 @@ def predict(
     table, errors, renamed = predict_files(load(), paths, wanted, out, coco or "", run)
     click.echo(f"{len(table)} masks in {out}")
     _mention(errors, renamed)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for report.html and its tables.")
+@click.option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    default=("segment crack", "trace joint line"),
+    show_default=True,
+    help="A sentence; may be given many times.",
+)
+@MODEL
+@click.option("--raw", is_flag=True, help="Leave post-processing out.")
+@click.option("--tile", type=int, help="Side of the tiles in pixels, 0 for none; else chosen by the photo's size.")
+@click.option("--mm-per-pixel", help="One scale for all photos, in millimetres on the wall.")
+@click.option("--two-points", metavar="X0,Y0,X1,Y1,MM", help="Or two points in pixels, and how far apart they are.")
+@click.option(
+    "--rectangle", metavar="X0,Y0,...,W,H", help="Or a rectangle's corners from the upper left on, and its mm."
+)
+@click.option("--scales", type=click.Path(path_type=Path), help="Or a CSV: photo, and one of these for each.")
+@click.option("--limits", metavar="NAME=MM,...", help="Widest crack of each class; else those of BRE Digest 251.")
+@click.option("--no-flips", is_flag=True, help="Do not ask the mirrored photo too: half the time, less to review by.")
+def inspect(
+    folder: Path,
+    out: Path,
+    prompts: tuple[str, ...],
+    model: str,
+    raw: bool,
+    tile: int | None,
+    limits: str | None,
+    no_flips: bool,
+    **scales: str | Path | None,
+) -> None:
+    """Measure the cracks and joints on the photos of FOLDER, and write a report of them.
+
+    A report.html for the phone and for paper, findings.csv, photos.csv, and review.csv: what to look at first.
+    """
+    from drywall_seg.inference.measure import BRE_251
+    from drywall_seg.inference.scales import choose_scale, parse_limits
+    from drywall_seg.visualization.site_report import inspect_site
+
+    scale, classes = choose_scale(**scales), parse_limits(limits) if limits else BRE_251
+    site = inspect_site(load_predictor(model, raw, tile), folder, out, list(prompts), scale, classes, not no_flips)
+    click.echo(f"{len(site.findings)} findings in {site.photos.photo.nunique()} photos: {out / 'report.html'}")
+    _mention(site.errors, {})
+
+
+@click.command()
+@click.argument("model")
+@click.argument("out", type=click.Path(path_type=Path))
+def export(model: str, out: Path) -> None:
+    """Write MODEL (compact, a checkpoint folder, or a hub id) to OUT.onnx, which runs without torch."""
+    from drywall_seg.inference.export import export_onnx
+
+    click.echo(export_onnx(model, out))
+
+
+@click.command()
+@click.argument("log", type=click.Path(path_type=Path))
+@MODEL
+@click.option("--out", type=click.Path(path_type=Path), help="Draw it over time into this file (png, svg, pdf).")
+def monitor(log: Path, model: str, out: Path | None) -> None:
+    """Compare the entries of LOG, which `predict --log` writes, with the photos that MODEL's thresholds came from."""
+    from drywall_seg.inference import Predictor
+    from drywall_seg.inference.monitor import compare, read_log
+
+    entries, reference = read_log(log), Predictor.load(model).reference
+    table = compare(entries, reference)
+    click.echo(table.round(3).to_string(index=False))
+    for row in table[table.warning != ""].itertuples():
+        click.echo(f"warning: {row.label}: {row.warning} (n {row.n})", err=True)
+    if not reference:
+        click.echo(f"{model}: knows no photos to compare with", err=True)
+    if out:
+        from drywall_seg.visualization.monitoring import plot_monitoring
+        from drywall_seg.visualization.panels import save_figure
+
+        save_figure(plot_monitoring(entries, reference), out)

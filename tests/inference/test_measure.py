@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from drywall_seg.inference.measure import COLUMNS, measure, scale_of, scale_of_rectangle, width_class
+from drywall_seg.inference.measure import (
+    COLUMNS,
+    components,
+    measure,
+    scale_of,
+    scale_of_points,
+    scale_of_rectangle,
+    width_class,
+)
 from drywall_seg.inference.trace import trace
 
 
@@ -98,6 +106,18 @@ def test_components_are_told_apart_and_the_largest_comes_first():
     assert table.length.tolist() == pytest.approx([300, 200], rel=0.02)
 
 
+def test_components_have_the_numbers_of_the_table():
+    mask = np.zeros((40, 60), np.uint8)
+    for number, (top, left, area) in enumerate([(3, 3, (2, 9)), (20, 5, (4, 30)), (10, 30, (5, 9))]):
+        mask[top : top + area[0], left : left + area[1]] = 50 + number
+    labelled = components(mask)
+    areas = [np.count_nonzero(labelled == number) for number in (1, 2, 3)]
+    assert areas == [120, 45, 18] == measure(mask).area.tolist() and labelled.max() == 3
+    assert [labelled[21, 6], labelled[11, 31], labelled[3, 3], labelled[0, 0]] == [1, 2, 3, 0]
+    assert [labelled[round(row.y), round(row.x)] for row in measure(mask).itertuples()] == [1, 2, 3]
+    assert not components(np.zeros((4, 5), np.uint8)).any()
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (2, 2), (1, 7), (40, 40), (3, 3)])
 def test_specks_and_blobs_have_a_row_and_no_made_up_width(shape):
     mask = np.zeros((60, 60), np.uint8)
@@ -157,7 +177,41 @@ def test_corners_that_are_none(corners):
         scale_of_rectangle(np.array(corners, float), 100, 100)
 
 
+@pytest.mark.parametrize("corners", [[(3, 5), (90, 9), (80, 77), (11, 60)], [(0, 0), (0, 9), (20, 9), (20, 0)]])
+def test_the_corners_of_a_rectangle_come_to_their_places(corners):
+    scale = scale_of_rectangle(np.array(corners), 297, 210)
+    wall = [(0, 0), (297, 0), (297, 210), (0, 210)]
+    assert np.allclose(scale(np.array(corners, float)), wall, atol=1e-6)
+    assert np.allclose(scale(np.array([corners[2]], float)), [(297, 210)], atol=1e-6)
+
+
+def test_beyond_the_horizon_there_is_no_length():
+    scale = scale_of_rectangle(np.array([(40, 50), (60, 50), (90, 90), (10, 90)], float), 100, 100)
+    near, far = scale(np.array([(50.0, 60.0), (50.0, 0.0)]))
+    assert np.isfinite(near).all() and np.isnan(far).all()
+
+
+def test_millimetres_of_two_points():
+    assert scale_of_points((10, 10), (10, 210), 100)(np.array([4.0, 6.0])).tolist() == [2, 3]
+    with pytest.raises(ValueError, match="are not two"):
+        scale_of_points((5, 5), (5, 5), 100)
+
+
+@pytest.mark.parametrize("mm", [0, -1, float("nan"), float("inf")])
+def test_lengths_that_are_none(mm):
+    square = np.array([(0, 0), (9, 0), (9, 9), (0, 9)])
+    for make in (
+        lambda: scale_of(mm),
+        lambda: scale_of_points((0, 0), (1, 1), mm),
+        lambda: scale_of_rectangle(square, mm, 10),
+        lambda: scale_of_rectangle(square, 10, mm),
+    ):
+        with pytest.raises(ValueError, match="is no length above 0"):
+            make()
+
+
 def test_classes():
     assert [width_class(w) for w in (0.1, 0.11, 1, 5, 15, 25, 26)] == [
         "hairline", "fine", "fine", "slight", "moderate", "severe", "very severe"
     ]  # fmt: skip
+    assert [width_class(w, {"small": 2, "large": 4}) for w in (2, 3, 5)] == ["small", "large", "large"]

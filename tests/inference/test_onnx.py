@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,8 +24,6 @@ from drywall_seg.models.base import Segmenter
 from drywall_seg.models.compact import new_compact
 from drywall_seg.runs import read_json, write_json
 from tests.models.clipseg_folders import tiny_clipseg_folder
-
-onnx = pytest.importorskip("onnx")
 
 ROOT = Path(__file__).parents[2]
 PROMPTS = ["segment crack", "segment taping area", "trace joint line", "Find the LADDER, please!", "дом " * 60]
@@ -254,6 +253,16 @@ def test_other_models_are_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_torch_that_cannot_export(tmp_path, monkeypatch):
+    def fail(*_):
+        raise torch.onnx.OnnxExporterError("many\nlines")
+
+    monkeypatch.setattr(export, "_graph", fail)
+    with pytest.raises(ValueError, match=rf"a\.onnx: torch {re.escape(torch.__version__)} cannot export") as caught:
+        export_onnx("compact", tmp_path / "a.onnx")
+    assert "\n" not in str(caught.value)
+
+
 def test_the_file_needs_its_ending(tmp_path):
     with pytest.raises(ValueError, match=r"a\.pt: the name of an exported model ends in \.onnx"):
         export_onnx("compact", tmp_path / "a.pt")
@@ -296,6 +305,7 @@ for name in ("torch", "transformers", "safetensors", "onnx", "onnxscript"):
 PREDICT = """
 import sys
 import numpy as np
+import onnx
 from drywall_seg.inference import Predictor, onnx_backend
 
 given = np.load(sys.argv[1])

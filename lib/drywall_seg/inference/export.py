@@ -73,8 +73,11 @@ def export_onnx(name_or_dir: str | Path, out: str | Path) -> Path:
         "model_hash": hash_weights(segmenter),
     }
     model = segmenter.for_inference().eval()
-    main, decoder = _image_part(model)
-    prompt_encoder = _graph(model, encode_prompt, sentence, ["embeddings"])
+    try:
+        main, decoder = _image_part(model)
+        prompt_encoder = _graph(model, encode_prompt, sentence, ["embeddings"])
+    except torch.onnx.OnnxExporterError as error:  # of many lines
+        raise ValueError(f"{out}: torch {torch.__version__} cannot export this model; 2.8 and 2.13 can") from error
     main.metadata_props.add(key=SETTINGS, value=json.dumps(settings))
     for key, graph in ((DECODER, decoder), (PROMPT_ENCODER, prompt_encoder)):
         main.metadata_props.add(key=key, value=base64.b64encode(graph.SerializeToString()).decode())

@@ -159,6 +159,7 @@ def scale_of_rectangle(corners: np.ndarray, width_mm: float, height_mm: float) -
     zero = np.zeros_like(known)
     rows = np.concatenate([np.hstack([known, zero, u]), np.hstack([zero, known, v])])
     matrix = np.append(np.linalg.solve(rows[:, :8], rows[:, 8]), 1).reshape(3, 3)
+    matrix *= np.sign(known[0] @ matrix[2])  # so that depth is above 0 on the rectangle's side of the horizon
 
     def to_wall(points: np.ndarray) -> np.ndarray:
         moved = points @ matrix[:, :2].T + matrix[:, 2]

@@ -55,7 +55,7 @@ def count_text(count: int, thing: str) -> str:
 
 def sum_text(table: pd.DataFrame, column: str = "length") -> str:
     """Adds up lengths; those in millimetres and those in pixels stay apart."""
-    sums = table.groupby("unit")[column].sum()
+    sums = table.groupby("unit")[column].agg(lambda lengths: lengths.sum(skipna=False))
     return " and ".join(length_text(sums[unit], unit) for unit in ("mm", "px") if unit in sums) or "0 px"
 
 
