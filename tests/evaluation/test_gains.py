@@ -95,7 +95,9 @@ def test_the_sentence_names_what_is_done_and_what_it_gains():
     row = {"split": "test", "label": "crack", "what": CHOSEN, "settings": NOTHING, "gain": 0.0, "low": 0, "high": 0}
     turned = {**row, "label": "taping_area", "what": "boxes turned", "settings": "x", "gain": -0.02, "low": -0.03}
     text = describe_gains(pd.DataFrame([row, turned]))
-    assert text.startswith("Before delivery nothing is done, since no step gained more on val than chance would. Boxes")
+    assert text.startswith(
+        "Before delivery nothing is done: no step is known to gain more on val than chance would. Boxes"
+    )
     assert "mean Dice: turned -0.020, 95 % interval -0.030 to +0.000." in text
     alone = {**row, "settings": "closed by 1 % of the side", "gain": 0.0123, "low": np.nan}
     text = describe_gains(pd.DataFrame([alone, {**alone, "split": "val", "gain": 0.5}]))

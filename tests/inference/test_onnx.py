@@ -31,7 +31,7 @@ MORE = {
     "postprocessing": {"crack": {"min_area": 1e-4}},
     "reference": {"crack": {"photos": 3, "presence": [0.25, 0.5]}},
 }
-# What predicting imports; `predict_files` and the command line too, with pycocotools and click. No torch.
+# All that predicting imports; `predict_files` needs fsspec and pycocotools too, and the command line click.
 RUNNING = ["numpy", "onnxruntime", "pandas", "pillow", "scikit-image", "scipy", "tokenizers", "tqdm"]
 
 
@@ -305,7 +305,6 @@ for name in ("torch", "transformers", "safetensors", "onnx", "onnxscript"):
 PREDICT = """
 import sys
 import numpy as np
-import onnx
 from drywall_seg.inference import Predictor, onnx_backend
 
 given = np.load(sys.argv[1])

@@ -126,7 +126,7 @@ def describe_gains(table: pd.DataFrame) -> str:
     rows = table[table.split == ("test" if "test" in set(table.split) else "val")]
     done = rows[(rows.what == CHOSEN) & (rows.settings != NOTHING)]
     parts = [f"{row.label} is {row.settings} (mean Dice {_change(row)})" for row in done.itertuples()]
-    text = "; ".join(parts) or "nothing is done, since no step gained more on val than chance would"
+    text = "; ".join(parts) or "nothing is done: no step is known to gain more on val than chance would"
     boxes = [f"{row.what.removeprefix('boxes ')} {_change(row)}" for row in rows[rows.what != CHOSEN].itertuples()]
     shown = f" Boxes, never chosen, would change a taping area's mean Dice: {'; '.join(boxes)}." if boxes else ""
     return f"Before delivery {text}.{shown} Gains are over the raw masks, which the presence cut has emptied too."
