@@ -96,7 +96,7 @@ def test_a_run_writes_its_folder_and_is_not_trained_twice(project, monkeypatch):
 
 @pytest.mark.parametrize("epochs", [0, 1])
 def test_killed_after_its_last_epoch_a_run_chooses_what_is_left_and_trains_no_more(project, monkeypatch, epochs):
-    config = resolve_config(run_name="mine", epochs=epochs, **{**TINY, "image_size": 80})
+    config = resolve_config(run_name="mine", epochs=epochs, **TINY)
     manifest = small(prepare(config))
     file = project / "outputs" / "mine" / "checkpoint" / "thresholds.json"
     seen = []

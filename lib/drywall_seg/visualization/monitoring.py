@@ -19,7 +19,7 @@ TITLES = {
 }
 # Of Okabe and Ito's colours, told apart with every kind of colour blindness; strokes tell them apart in grey too.
 REFERENCE_COLOR, LOG_COLOR, DOT_COLOR = "#0072B2", "#D55E00", "#666666"
-TIMES = ((300, "%Y-%m"), (3, "%m-%d"), (1, "%m-%d %Hh"), (0, "%H:%M"))
+TIMES = ((300, "%Y-%m"), (3, "%m-%d"), (1, "%m-%d %Hh"), (0.004, "%H:%M"), (0, "%H:%M:%S"))
 """How points of time are written on an axis that spans so many days."""
 MOST_DOTS, BINS = 600, 120
 """Entries of a label that are drawn one by one; of more, the number of parts that are drawn."""
@@ -122,8 +122,9 @@ def _time_axis(axis: Axes, times: pd.Series) -> None:
     first, last = times.min(), times.max()
     pad = max((last - first) * 0.03, pd.Timedelta(seconds=30))  # one entry alone has no span
     axis.set_xlim(first - pad, last + pad)
-    axis.xaxis.set_major_locator(AutoDateLocator(minticks=2, maxticks=4))
-    axis.xaxis.set_major_formatter(DateFormatter(next(text for days, text in TIMES if (last - first).days >= days)))
+    span = (last - first + 2 * pad) / pd.Timedelta(days=1)
+    axis.xaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=4))
+    axis.xaxis.set_major_formatter(DateFormatter(next(text for days, text in TIMES if span >= days)))
 
 
 def _all_handles(panels: np.ndarray) -> tuple[list, list[str]]:
