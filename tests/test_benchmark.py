@@ -118,17 +118,14 @@ def test_what_takes_long_is_run_in_few_rounds(monkeypatch):
     assert [repeats for _, repeats in asked] == [9, 9, 3, 3, 3]
 
 
-def test_command(monkeypatch):
-    monkeypatch.setattr(module, "usual_clipseg", lambda photo: lambda: None)
-    result = CliRunner().invoke(main, ["benchmark", "--repeats", "1"])
+def test_command(fakes, tmp_path):
+    file = tmp_path / "benchmarks.md"
+    arguments = ["benchmark", "--repeats", "2", "--data-root", "exports", "--only", "prompts", "--out", str(file)]
+    result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    assert "times_as_fast" in result.output and "compact at" in result.output
-    assert CliRunner().invoke(main, ["benchmark", "--repeats", "0"]).exit_code == 2
+    assert fakes == {"prompts": (2, "exports")}
+    assert "| way 1 | 250 |" in result.output and file.read_text(encoding="utf-8").strip() == result.output.strip()
 
 
-def test_command_on_exports(monkeypatch, sample_manifest):
-    monkeypatch.setattr("drywall_seg.data.manifest.prepare", lambda config: sample_manifest)
-    monkeypatch.setattr(module, "evaluate", lambda *_: None)
-    result = CliRunner().invoke(main, ["benchmark", "--repeats", "1", "--data-root", "elsewhere"])
-    assert result.exit_code == 0, result.output
-    assert "times_as_long" in result.output and "evaluation" in result.output
+def test_command_refuses_no_rounds(fakes):
+    assert CliRunner().invoke(main, ["benchmark", "--repeats", "0"]).exit_code == 2 and not fakes

@@ -26,7 +26,7 @@ def test_a_wall_of_many_strips_has_no_gap(monkeypatch):
 
 
 class Wall:
-    """Stands in for the model: of the crack it finds the left half by tiles, and says yes everywhere to a small photo."""
+    """Stands in for the model: by tiles it finds the left half of the crack, and of a small photo all of it."""
 
     asked = []
 
@@ -34,12 +34,11 @@ class Wall:
         self.image_size = image_size
 
     def predict(self, photo, prompts, with_probs=True):
-        self.asked.append((self.image_size, np.shape(photo), with_probs))
+        self.asked.append((self.image_size, np.asarray(photo).shape, with_probs))
         if with_probs:
-            probs = np.full(np.shape(photo)[:2], 0.7, np.float32)
-            return [
-                Prediction(text, probs, np.uint8(255) * (probs > 0), cut, 1) for text, cut in zip(prompts, (0.6, 0.8))
-            ]
+            probs = np.full(np.asarray(photo).shape[:2], 0.7, np.float32)
+            mask = np.full(probs.shape, 255, np.uint8)
+            return [Prediction(prompts[0], probs, mask, 0.6, 1), Prediction(prompts[1], probs, 0 * mask, 0.8, 1)]
         _, rows = module.draw_wall(0.1)
         mask = np.zeros(photo.shape[:2], np.uint8)
         half = np.arange(len(rows) // 2)

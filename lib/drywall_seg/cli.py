@@ -142,7 +142,7 @@ for command in (cli_photos.predict, cli_photos.inspect, cli_photos.export, cli_p
 
 def entry() -> None:
     """Runs the command line; an error of the data or of a notebook is one line, not a traceback."""
-    from drywall_seg.notebooks import NotebookError
+    from drywall_seg.runs import NotebookError
 
     try:
         main()

@@ -14,15 +14,11 @@ from papermill.exceptions import PapermillExecutionError
 
 from drywall_seg.config import close_match, project_root, resolve_config, run_folder_of
 from drywall_seg.data.manifest import resolve_data
-from drywall_seg.runs import whole_file
+from drywall_seg.runs import NotebookError, whole_file
 from drywall_seg.settings import RunConfig
 
 PIPELINE = ("01_prepare", "02_train", "03_evaluate", "04_visualize_panels")
 RUN_ALL = "00_run_all"
-
-
-class NotebookError(RuntimeError):
-    """A notebook that cannot be run, or failed; the message says which, where and why."""
 
 
 def notebook_file(name: str) -> Path:

@@ -24,6 +24,10 @@ CHECKPOINT = "checkpoint"
 PACKAGES = ("drywall-seg", "torch", "transformers", "numpy", "pandas", "pillow", "pycocotools", "papermill")
 
 
+class NotebookError(RuntimeError):
+    """A notebook that cannot be run, or failed; the message says which, where and why."""
+
+
 def is_address(path: str | os.PathLike) -> bool:
     """Says whether a path is an address for fsspec, such as `s3://bucket/folder`."""
     return "://" in str(path)

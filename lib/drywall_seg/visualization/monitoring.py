@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, DateFormatter
+from matplotlib.dates import DAILY, MINUTELY, AutoDateLocator, DateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -123,7 +123,9 @@ def _time_axis(axis: Axes, times: pd.Series) -> None:
     pad = max((last - first) * 0.03, pd.Timedelta(seconds=30))  # one entry alone has no span
     axis.set_xlim(first - pad, last + pad)
     span = (last - first + 2 * pad) / pd.Timedelta(days=1)
-    axis.xaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=4))
+    locator = AutoDateLocator(minticks=2, maxticks=4)
+    locator.maxticks[DAILY], locator.intervald[MINUTELY] = 5, [1, 2, 3, 5, 10, 15, 30]  # else there may be but one
+    axis.xaxis.set_major_locator(locator)
     axis.xaxis.set_major_formatter(DateFormatter(next(text for days, text in TIMES if span >= days)))
 
 
