@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 PROMPTS = ["segment crack", "segment taping area", "trace joint line", "Find the LADDER, please!", "дом " * 60]
 MORE = {
     "postprocessing": {"crack": {"min_area": 1e-4}},
-    "reference": {"crack": {"photos": 3, "presence": [0.25, 0.5]}},
+    "reference": {"crack": read_json(COMPACT / "thresholds.json")["reference"]["crack"]},
 }
 LINE = r"`pip install (click [\w -]+)`, then `pip install --no-deps .`"
 RUNNING = [*re.search(LINE, (ROOT / "README.md").read_text())[1].split(), "tokenizers"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.dates import DAILY, MINUTELY, AutoDateLocator, DateFormatter
+from matplotlib.dates import DAILY, HOURLY, MINUTELY, AutoDateLocator, DateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -124,7 +124,8 @@ def _time_axis(axis: Axes, times: pd.Series) -> None:
     axis.set_xlim(first - pad, last + pad)
     span = (last - first + 2 * pad) / pd.Timedelta(days=1)
     locator = AutoDateLocator(minticks=2, maxticks=4)
-    locator.maxticks[DAILY], locator.intervald[MINUTELY] = 5, [1, 2, 3, 5, 10, 15, 30]  # else there may be but one
+    locator.intervald |= {MINUTELY: [1, 2, 3, 5, 10, 15, 30], HOURLY: [1, 2, 3, 6, 12, 24]}  # its own may give but one
+    locator.maxticks |= {HOURLY: 5, DAILY: 5}
     axis.xaxis.set_major_locator(locator)
     axis.xaxis.set_major_formatter(DateFormatter(next(text for days, text in TIMES if span >= days)))
 
