@@ -125,9 +125,12 @@ def inspect(
     """
     from drywall_seg.inference.measure import BRE_251
     from drywall_seg.inference.scales import choose_scale, parse_limits
+    from drywall_seg.inference.site import find_site_photos
+    from drywall_seg.prompts import slugs
     from drywall_seg.visualization.site_report import inspect_site
 
     scale, classes = choose_scale(**scales), parse_limits(limits) if limits else BRE_251
+    slugs(list(prompts)), find_site_photos(folder, scale)  # refuse before a model is loaded
     site = inspect_site(load_predictor(model, raw, tile), folder, out, list(prompts), scale, classes, not no_flips)
     click.echo(f"{len(site.findings)} findings in {site.photos.photo.nunique()} photos: {out / 'report.html'}")
     _mention(site.errors, {})

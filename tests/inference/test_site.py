@@ -80,6 +80,12 @@ def test_a_scale_for_one_photo(folder):
     assert rows.length["b/c.png"] == pytest.approx(0.09 * rows.length["a.png"])
 
 
+def test_a_photo_that_is_named_itself_is_one_alone(folder):
+    assert find_site_photos(folder / "b" / "c.png") == {"c.png": folder / "b" / "c.png"}
+    site = inspect_folder(Channels(), folder / "b" / "c.png", [CRACK])
+    assert site.photos.photo.tolist() == ["c.png"]
+
+
 def test_what_cannot_be_inspected_is_named(folder, tmp_path):
     with pytest.raises(ValueError, match=r"'c\.png', which is no photo in .*in"):
         inspect_folder(Channels(), folder, [CRACK], {"c.png": scale_of(1)})

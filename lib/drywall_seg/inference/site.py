@@ -48,9 +48,13 @@ class Site:
 def find_site_photos(folder: Path, scales: Scale | dict[str, Scale] | None = None) -> dict[str, Path]:
     """Returns the photos below a folder by name, sorted: the path from the folder on, as text that can be written.
 
+    A photo that is named itself is one alone.
+
     Raises:
-        ValueError: If it is no folder or holds no photo, or a scale is given for one that is not there.
+        ValueError: If there is no such folder or it holds no photo, or a scale is given for one that is not there.
     """
+    if folder.is_file():
+        return {_writable(folder.name): folder}
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
     paths = {_writable(path.relative_to(folder).as_posix()): path for path in list_images(folder)}
