@@ -77,11 +77,16 @@ def test_entries_in_any_order_of_time_give_the_same_picture():
 
 
 def test_warnings_stand_over_their_panels():
-    log = drawn(40).assign(brightness=0.05, megapixels=12)
-    titles = [axis.get_title(loc="left") for axis in plot_monitoring(log, REFERENCE).axes]
+    log = drawn(40, LABELS).assign(brightness=0.05, megapixels=12, sharpness=[0.001, 2] * 60)
+    figure = plot_monitoring(log, REFERENCE)
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
     assert titles[3] == "brightness\ntoo dark"
-    assert titles[5] == "megapixels\nunlike training: megapixels higher"
+    assert titles[5] == "megapixels\nunlike training: higher"
+    assert titles[4] == "sharpness\ntoo blurred\nunlike training: higher"
     assert "\n" not in titles[0]
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        assert axis._left_title.get_window_extent().x1 <= axis.get_window_extent().x1
 
 
 def test_without_a_reference_there_is_none_in_the_picture():

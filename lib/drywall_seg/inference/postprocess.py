@@ -141,6 +141,8 @@ def join_lines(mask: np.ndarray, gap: float) -> np.ndarray:
     smaller = np.maximum.reduceat(
         np.maximum.reduceat(mask, np.arange(0, len(mask), factor)), np.arange(0, mask.shape[1], factor), axis=1
     )
+    if label(smaller, EIGHT)[1] < 2:
+        return mask
     ends = _line_ends(smaller > 0)
     facing = np.cos(np.radians(JOIN_ANGLE))
     pairs = []

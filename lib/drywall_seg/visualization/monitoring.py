@@ -109,13 +109,9 @@ def _scale(axis: Axes, field: str) -> None:
 
 
 def _title(axis: Axes, field: str, warning: str) -> None:
-    short = warning.replace("unlike the training photos", "unlike training")  # panels are narrow
-    axis.set_title(
-        "\n".join(filter(None, [TITLES[field], short])),
-        fontsize=9,
-        loc="left",
-        fontweight="bold" if warning else "normal",
-    )
+    short = warning.replace(f"unlike the training photos: {field}", "unlike training:")  # panels are narrow
+    text = "\n".join([TITLES[field], *filter(None, short.split("; "))])
+    axis.set_title(text, fontsize=9, loc="left", fontweight="bold" if warning else "normal")
 
 
 def _time_axis(axis: Axes, times: pd.Series) -> None:
