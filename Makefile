@@ -54,9 +54,9 @@ train-compact: setup
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
-# What a training survives, and more than one process.
+# What a training and a prediction survive, more than one process, more than one machine, and one without torch.
 test-faults: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/faults tests/training/test_devices.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests/faults tests/training/test_devices.py tests/inference
 
 test-all: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -63,7 +63,7 @@ def test_predict_a_phone_photo(tmp_path):
     Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(tmp_path / "IMG_1.jpg", exif=exif)
     result = command("predict", tmp_path / "IMG_1.jpg", "--prompt", "segment crack", "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["IMG_1__segment_crack.png"]
+    assert [p.name for p in (tmp_path / "out").glob("*.png")] == ["IMG_1__segment_crack.png"]
     assert read_mask(tmp_path / "out" / "IMG_1__segment_crack.png").shape == (80, 60)
 
 
@@ -78,7 +78,7 @@ def test_predict_a_folder_with_a_broken_photo(tmp_path):
     assert "b.jpg" in result.stderr
     assert "saved as a-2" in result.stderr
     assert "Traceback" not in result.stderr
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == [
         "a-2__segment_crack.png",
         "a__segment_crack.png",
         "c__segment_crack.png",
@@ -98,3 +98,35 @@ def test_what_cannot_be_predicted_is_one_line(tmp_path, arguments, message):
     assert result.returncode == 1
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_predict_log_monitor_and_inspect(tmp_path, sample_root):
+    photos = sample_root / "cracks.coco" / "test"
+    log = tmp_path / "log.jsonl"
+    asked = ["--prompt", "segment crack", "--out", tmp_path / "out", "--log", log, "--coco", "polygons", "--overlays"]
+    result = command("predict", photos, *asked)
+    assert result.returncode == 0, result.stderr
+    assert list((tmp_path / "out").glob("*__overlay.jpg")) and (tmp_path / "out" / "predictions.coco.json").is_file()
+    result = command("monitor", log, "--out", tmp_path / "log.png")
+    assert result.returncode == 0 and "brightness" in result.stdout, result.stderr
+    with Image.open(tmp_path / "log.png") as image:
+        assert image.format == "PNG"
+    report = tmp_path / "report"
+    result = command("inspect", photos, "--out", report, "--mm-per-pixel", "0.5", "--no-flips")
+    assert result.returncode == 0, result.stderr
+    assert {path.name for path in report.iterdir()} >= {"report.html", "findings.csv", "photos.csv", "review.csv"}
+    result = command("inspect", photos, "--out", report, "--two-points", "1,2,3")
+    assert result.returncode == 1 and "two_points '1,2,3'" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_export_and_predict_with_it(tmp_path, sample_root):
+    pytest.importorskip("onnxruntime")
+    photos = sample_root / "cracks.coco" / "test"
+    result = command("export", "compact", tmp_path / "m.onnx")
+    assert result.returncode == 0, result.stderr
+    for model in ("compact", tmp_path / "m.onnx"):
+        asked = ["--prompt", "segment crack", "--model", model, "--out", tmp_path / f"{Path(model).name}.out"]
+        assert command("predict", photos, *asked).returncode == 0
+    for mask in (tmp_path / "compact.out").glob("*.png"):
+        one, two = np.asarray(Image.open(mask)), np.asarray(Image.open(tmp_path / "m.onnx.out" / mask.name))
+        assert (one != two).mean() < 1e-3

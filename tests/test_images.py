@@ -159,3 +159,10 @@ def test_list_images_is_sorted_and_leaves_hidden_ones(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path)] == ["a/c.png", "b.JPG"]
+
+
+def test_too_large_is_refused_by_its_header_in_plain_words(tmp_path):
+    path = tmp_path / "wall.png"
+    Image.new("1", (10_050, 20_000)).save(path)
+    with pytest.raises(ImageError, match=r"wall.png: 201 megapixels, more than 200; cut it into smaller photos"):
+        read_image(path)

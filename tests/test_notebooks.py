@@ -1,5 +1,7 @@
 import ast
 import json
+import sys
+import types
 from pathlib import Path
 
 import nbformat
@@ -14,6 +16,7 @@ from drywall_seg.notebooks import (
     check_parameters,
     declared_parameters,
     notebook_file,
+    photos_of,
     run_notebook,
 )
 from drywall_seg.settings import RunConfig
@@ -72,7 +75,7 @@ class TestForm:
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
         }
         assert set(declared) <= used
-        assert set(declared) - {"photos", "prompts"} <= set(RunConfig.__dataclass_fields__)
+        assert set(declared) - {"photos", "prompts", "mm_per_pixel", "coco"} <= set(RunConfig.__dataclass_fields__)
         assert {"run_name", "outputs_root"} <= set(declared)
 
     def test_each_step_has_prose_before_it(self, path):
@@ -215,6 +218,23 @@ def test_the_whole_pipeline_headless(project):
     copy = run_notebook("05_predict_photos", {"run_name": "first", "photos": "data/sample/cracks.coco/test"})
     assert copy.parent == folder / "notebooks"
     assert pictures(copy) == 1
-    predicted = list((folder / "predictions").iterdir())
+    predicted = list((folder / "predictions").glob("*.png"))
     photos = [p for p in (project / "data/sample/cracks.coco/test").iterdir() if p.suffix == ".jpg"]
-    assert len(predicted) == 2 * len(photos)
+    assert len(predicted) == 3 * len(photos)
+    report = (folder / "predictions" / "report" / "report.html").read_text()
+    assert all(photo.name in report for photo in photos)
+
+
+def test_photos_are_a_path_or_are_uploaded_in_colab(tmp_path, monkeypatch):
+    assert photos_of(str(tmp_path), tmp_path / "uploaded") == tmp_path
+    with pytest.raises(ValueError, match="Colab alone"):
+        photos_of("upload", tmp_path / "uploaded")
+    chosen = {"a b.jpg": b"one", "../c.jpg": b"two"}
+    colab = types.SimpleNamespace(files=types.SimpleNamespace(upload=lambda: chosen))
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    assert photos_of("upload", tmp_path / "uploaded") == tmp_path / "uploaded"
+    assert sorted(path.name for path in (tmp_path / "uploaded").iterdir()) == ["a b.jpg", "c.jpg"]
+    assert not (tmp_path / "c.jpg").exists()
+    chosen.clear()
+    with pytest.raises(ValueError, match="no file was chosen"):
+        photos_of("upload", tmp_path / "uploaded")

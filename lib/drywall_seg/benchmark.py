@@ -1,38 +1,37 @@
-"""Speed as ratios: one photo and two sentences, each way in turn, medians of several rounds in one run."""
+"""Every ratio of this project: each beside its usual way in the same run, as one Markdown text."""
 
+import os
 import tempfile
-import time
 from collections.abc import Callable
+from datetime import date
 from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import default_collate
-from transformers import BatchEncoding, CLIPSegConfig, CLIPSegForImageSegmentation
 
+from drywall_seg.benchmark_clipseg import (
+    CLIPSEG_SIZE,
+    SENTENCES,
+    benchmark_prompts,
+    benchmark_training,
+    drawn_photo,
+    ratios,
+    summarise,
+    time_in_turn,
+    usual_clipseg,
+)
+from drywall_seg.benchmark_large import benchmark_large, benchmark_memory
 from drywall_seg.config import resolve_config
-from drywall_seg.data.manifest import Manifest, build_manifest
+from drywall_seg.data.manifest import Manifest, build_manifest, prepare
 from drywall_seg.data.sample import write_sample
-from drywall_seg.data.sample_pictures import draw_photograph
 from drywall_seg.evaluation.collect import images_at_once, unseen_rows
 from drywall_seg.evaluation.evaluate import evaluate
-from drywall_seg.images import Letterbox, normalise
-from drywall_seg.inference.predict import Predictor, to_levels
-from drywall_seg.inference.torch_backend import default_device
-from drywall_seg.models.clipseg import CLIPSegSegmenter
-from drywall_seg.presets import CLIPSEG
+from drywall_seg.inference.predict import Predictor
+from drywall_seg.inference.torch_backend import device_name
 from drywall_seg.prompts import canonical_prompt
-from drywall_seg.runs import progress
-from drywall_seg.training.fit import training_data
-from drywall_seg.training.loop import optimiser_step, set_training_mode
-from drywall_seg.training.state import start_accelerator, start_training
-
-SENTENCES = [canonical_prompt("crack"), canonical_prompt("taping_area")]
-CLIPSEG_SIZE, CLIPSEG_TOKENS = 352, 77
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def benchmark(repeats: int = 9, side: int = 640) -> pd.DataFrame:
@@ -46,17 +45,18 @@ def benchmark(repeats: int = 9, side: int = 640) -> pd.DataFrame:
         side: Of the photo, which is drawn, in pixels.
 
     Returns:
-        A row for each way: median_s, its fastest and slowest round, and times_as_fast, the ratio of the first
-        row's median to its own.
+        A row for each way: median_s, its fastest and slowest round, and times_as_fast as the first row: the median of
+        each round's ratio.
     """
-    photo = np.asarray(draw_photograph(np.random.default_rng(42), "crack", (side, side), side / 320, False)[0])
+    photo = drawn_photo(side)
     predictor = Predictor.load("compact")
     ways = {
         f"CLIPSeg at {CLIPSEG_SIZE}, the usual way": usual_clipseg(photo),
         f"compact at {predictor.backend.image_size}": lambda: [p.mask for p in predictor.predict(photo, SENTENCES)],
     }
-    table = _time_in_turn(ways, repeats, f"{side} px photo, {len(SENTENCES)} sentences")
-    return table.assign(times_as_fast=table.median_s.iloc[0] / table.median_s)
+    rounds = time_in_turn(ways, repeats)
+    table = summarise(rounds, f"{side} px photo, {len(SENTENCES)} sentences")
+    return table.assign(times_as_fast=ratios(rounds, 0))
 
 
 def benchmark_evaluation(manifest: Manifest, repeats: int = 3) -> pd.DataFrame:
@@ -70,8 +70,8 @@ def benchmark_evaluation(manifest: Manifest, repeats: int = 3) -> pd.DataFrame:
         repeats: Rounds, from 1 up; one more comes first and is not counted.
 
     Returns:
-        A row for each way: median_s, its fastest and slowest round, and times_as_long, the ratio of its median to
-        the first row's.
+        A row for each way: median_s, its fastest and slowest round, and times_as_long as the first row: the median of
+        each round's ratio.
     """
     predictor = Predictor.load("compact")
     rows, _ = unseen_rows(predictor, manifest, "test")
@@ -83,97 +83,120 @@ def benchmark_evaluation(manifest: Manifest, repeats: int = 3) -> pd.DataFrame:
         "prediction": lambda: [len(predictor.predict_batch(files, prompts)) for files, prompts in batches],
         "evaluation": lambda: evaluate(predictor, manifest, "test"),
     }
-    table = _time_in_turn(ways, repeats, f"{len(photos)} test photos, {len(rows)} masks")
-    return table.assign(times_as_long=table.median_s / table.median_s.iloc[0])
+    rounds = time_in_turn(ways, repeats)
+    table = summarise(rounds, f"{len(photos)} test photos, {len(rows)} masks")
+    return table.assign(times_as_long=1 / ratios(rounds, 0))
 
 
-def benchmark_training(repeats: int = 3, batch_size: int = 4) -> pd.DataFrame:
-    """Times a step of the training of CLIPSeg of full size at 352 pixels, in the three ways there are.
-
-    Each is a whole step of `training.loop`: encoder, sentences, decoder, loss, gradients, clipping, AdamW. Of the last
-    the activations were stored before, and each step reads them; reading photos has no part in any.
+def benchmark_onnx(repeats: int = 9, side: int = 640) -> pd.DataFrame:
+    """Times the compact model exported to ONNX against the same model in torch: one photo and two sentences.
 
     Args:
         repeats: Rounds, from 1 up; one more comes first and is not counted.
-        batch_size: Images a step.
+        side: Of the photo, which is drawn, in pixels.
 
     Returns:
-        A row for each way: median_s, its fastest and slowest round, times_as_fast as the first row, and trained,
-        the number of weights that train.
+        A row for each way: median_s, its fastest and slowest round, and times_as_fast as the first row: the median of
+        each round's ratio.
+
+    Raises:
+        ValueError: If a package that ONNX needs is missing.
     """
+    from drywall_seg.inference.export import export_onnx
+
+    photo = drawn_photo(side)
+    with tempfile.TemporaryDirectory() as folder:
+        file = export_onnx("compact", Path(folder) / "compact.onnx")
+        predictors = {"torch": Predictor.load("compact"), "onnxruntime": Predictor.load(file)}
+        rounds = time_in_turn({name: partial(p.predict, photo, SENTENCES) for name, p in predictors.items()}, repeats)
+    table = summarise(rounds, f"{side} px photo, {len(SENTENCES)} sentences")
+    return table.assign(times_as_fast=ratios(rounds, 0))
+
+
+def _evaluation(repeats: int, data_root: str | None) -> pd.DataFrame:
+    if data_root:
+        return benchmark_evaluation(prepare(resolve_config(data_root=data_root)), repeats)
     with tempfile.TemporaryDirectory() as folder:
         manifest = build_manifest(write_sample(Path(folder) / "sample"), Path(folder) / "processed")
-        settings = {"model": CLIPSEG, "image_size": CLIPSEG_SIZE, "batch_size": batch_size}
-        ways, trained = {}, []
-        for name, trainable, views in (
-            ("all weights", "all", 0),
-            ("decoder, frozen encoder run each step", "decoder", 0),
-            ("decoder, activations stored", "decoder", 1),
-        ):
-            config = resolve_config(**settings, trainable=trainable, stored_views=views)
-            segmenter = CLIPSegSegmenter(random_clipseg(), _tokens, CLIPSEG_SIZE, MEAN, STD)
-            data = training_data(segmenter.to(default_device()), manifest, config)
-            training = start_training(segmenter, config, data, start_accelerator())
-            set_training_mode(training)
-            batch = default_collate([data[i] for i in range(batch_size)])
-            ways[name] = partial(optimiser_step, training, batch, 1 / batch_size)
-            trained.append(sum(p.numel() for p in segmenter.parameters() if p.requires_grad))
-        table = _time_in_turn(ways, repeats, f"training step, {batch_size} images")
-    return table.assign(times_as_fast=table.median_s.iloc[0] / table.median_s, trained=trained)
+        return benchmark_evaluation(manifest, repeats)
 
 
-def random_clipseg() -> CLIPSegForImageSegmentation:
-    """Returns CLIPSeg with rd64-refined's shapes and random weights, the same each time."""
-    text = {"bos_token_id": 0, "eos_token_id": 2}
-    config = CLIPSegConfig(
-        text_config=text, vision_config={"patch_size": 16}, reduce_dim=64, use_complex_transposed_convolution=True
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(42)
-        return CLIPSegForImageSegmentation(config)
+def _few(repeats: int) -> int:
+    return min(repeats, 3)  # of rounds that take long
 
 
-def _tokens(prompts: list[str], **_: Any) -> BatchEncoding:
-    """Stands in for CLIP's tokenizer: a sentence of three words between start and end; what it says costs nothing."""
-    ids = torch.full((len(prompts), CLIPSEG_TOKENS), 49407)
-    ids[:, :4] = torch.tensor([49406, 1, 2, 3])
-    return BatchEncoding({"input_ids": ids, "attention_mask": (torch.arange(CLIPSEG_TOKENS) < 5).long().expand_as(ids)})
+COMPARISONS: dict[str, tuple[str, Callable[[int, str | None], list[pd.DataFrame]]]] = {
+    "speed": (
+        "The compact model beside CLIPSeg of full size as its documentation calls it, from a photo in memory to two "
+        "masks of its own size. CLIPSeg's weights are random here and below, which cost what the released ones do.",
+        lambda repeats, _: [benchmark(repeats)],
+    ),
+    "prompts": (
+        "CLIPSeg of full size with two sentences. The usual way repeats the photo for each, embeds padded sentences "
+        "and runs all 12 vision layers. The other encodes the photo once, in the 10 layers that are read, and decodes "
+        "it with two stored embeddings. `of_products` is the time of the bare products (`torch.mm`, `torch.bmm`) by "
+        "the row's: above 1 it is faster than they are.",
+        lambda repeats, _: [benchmark_prompts(repeats)],
+    ),
+    "evaluation": (
+        "Scoring the test part with the compact model beside predicting the same photos and nothing more.",
+        lambda repeats, data_root: [_evaluation(repeats, data_root)],
+    ),
+    "training": (
+        "A whole step of training CLIPSeg of full size at 352 px, without reading photos.",
+        lambda repeats, _: [benchmark_training(_few(repeats))],
+    ),
+    "large": (
+        "The compact model on a drawn wall with a crack of 2 px, by tiles beside the whole photo squashed; then what "
+        "more pixels cost, each photo in a process of its own (`beyond_mb` is its peak less photo and masks).",
+        lambda repeats, _: [benchmark_large(_few(repeats)), benchmark_memory(_few(repeats))],
+    ),
+    "onnx": (
+        "The compact model exported to ONNX beside the same in torch.",
+        lambda repeats, _: [benchmark_onnx(repeats)],
+    ),
+}
+"""By name: what is compared, and the tables from rounds and data root."""
 
 
-def usual_clipseg(photo: np.ndarray) -> Callable[[], list[np.ndarray]]:
-    """Returns CLIPSeg as its documentation calls it: the photo repeated for each sentence, padded tokens, all layers.
+def run_all(repeats: int = 9, data_root: str | None = None, only: str | None = None) -> str:
+    """Runs every comparison, or one, and returns a Markdown text with its tables.
 
     Args:
-        photo: uint8 (H, W, 3).
+        repeats: Rounds of each, from 1 up; at most 3 where one takes long.
+        data_root: Exports, for the evaluation; None for the drawn sample.
+        only: A name of `COMPARISONS`; None for all.
+
+    Raises:
+        ValueError: If there is no comparison of that name.
     """
-    device = default_device()
-    model, tokens = random_clipseg().eval().to(device), _tokens(SENTENCES).to(device)
-
-    def predict() -> list[np.ndarray]:
-        box = Letterbox.fit(photo.shape[:2], CLIPSEG_SIZE)
-        pixels = torch.from_numpy(normalise(box.pixels(photo), MEAN, STD)).to(device)
-        with torch.no_grad():
-            logits = model(
-                pixel_values=pixels.expand(len(SENTENCES), -1, -1, -1),
-                **tokens,
-                interpolate_pos_encoding=True,
-            ).logits
-            probs = torch.sigmoid(logits).float().cpu().numpy()
-        return [np.uint8(255) * (to_levels(box.restore(p)) >= 128) for p in probs]
-
-    return predict
+    if only is not None and only not in COMPARISONS:
+        raise ValueError(f"no comparison {only!r}; there are {', '.join(COMPARISONS)}")
+    parts = [f"# Benchmarks\n\n{_circumstances()}"]
+    for name in [only] if only else COMPARISONS:
+        explanation, compare = COMPARISONS[name]
+        missing = [package for package in ("onnxruntime", "onnxscript") if name == "onnx" and not find_spec(package)]
+        body = [f"Left out: {missing[0]} is not installed."] if missing else map(_markdown, compare(repeats, data_root))
+        parts.append("\n\n".join([f"## {name}", explanation, *body]))
+    return "\n\n".join(parts) + "\n"
 
 
-def _time_in_turn(ways: dict[str, Callable[[], object]], repeats: int, name: str) -> pd.DataFrame:
-    """Returns median_s, fastest_s and slowest_s of each way, in an index of that name."""
-    rounds = np.zeros((repeats + 1, len(ways)))
-    for number in progress(range(repeats + 1), "benchmark", "round"):
-        for column, way in enumerate(ways.values()):
-            started = time.perf_counter()
-            way()
-            if torch.cuda.is_available():  # what a way has only asked for is not the next one's time
-                torch.cuda.synchronize()
-            rounds[number, column] = time.perf_counter() - started
-    counted = rounds[1:]
-    seconds = {"median_s": np.median(counted, axis=0), "fastest_s": counted.min(0), "slowest_s": counted.max(0)}
-    return pd.DataFrame(seconds, index=pd.Index(list(ways), name=name))
+def _circumstances() -> str:
+    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "transformers"))
+    return (
+        f"{date.today().isoformat()}, {device_name()}, {torch.get_num_threads()} threads, {versions}. Ways take turns "
+        "in rounds of one run; seconds are medians of the rounds, ratios medians of each round's ratio. Machines "
+        "differ a lot: trust the ratios, not the seconds."
+    )
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    head = [table.index.name, *table.columns]
+    lines = [head, ["---"] * len(head), *([name, *map(_cell, row)] for name, *row in table.itertuples())]
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    rows = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    return f"{table.attrs['rounds']} rounds, load average {load} at their end.\n\n{rows}"
+
+
+def _cell(value: float) -> str:
+    return f"{value:,.0f}" if isinstance(value, int) or value >= 100 else f"{value:.3g}"

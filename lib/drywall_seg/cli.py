@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from drywall_seg import cli_photos
+
 Parameters = tuple[tuple[str, str], ...]
 
 PARAMETERS = click.option(
@@ -102,29 +104,6 @@ def sweep(file: Path) -> None:
 
 
 @main.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--prompt", "prompts", multiple=True, required=True, help="A sentence; may be given many times.")
-@click.option("--model", default="compact", show_default=True, help="compact, a checkpoint folder, or a hub id.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the masks.")
-@click.option("--threshold", type=click.FloatRange(0, 1), help="For all prompts; else the model's own.")
-def predict(paths: tuple[Path, ...], prompts: tuple[str, ...], model: str, out: Path, threshold: float | None) -> None:
-    """Write a mask for every photo in PATHS (files, folders) and every prompt."""
-    from drywall_seg.inference import Predictor
-    from drywall_seg.inference.files import predict_files
-    from drywall_seg.prompts import slugs
-
-    slugs(list(prompts))  # before a model is loaded
-    table, errors, renamed = predict_files(Predictor.load(model), paths, prompts, out, threshold)
-    for photo, stem in renamed.items():
-        click.echo(f"{photo}: saved as {stem}, another photo has its name", err=True)
-    click.echo(f"{len(table)} masks in {out}")
-    for message in errors.values():
-        click.echo(f"error: {message}", err=True)
-    if errors:
-        sys.exit(1)
-
-
-@main.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("--outputs-root", default="outputs", show_default=True, help="Where the runs' folders are.")
 def report(runs: tuple[str, ...], outputs_root: str) -> None:
@@ -142,29 +121,28 @@ def report(runs: tuple[str, ...], outputs_root: str) -> None:
 
 @main.command()
 @click.option("--repeats", default=9, show_default=True, type=click.IntRange(min=1), help="Rounds that are timed.")
-@click.option("--data-root", help="Exports: time the evaluation of their test photos instead, beside bare prediction.")
-@click.option("--training", is_flag=True, help="Time a training step of CLIPSeg instead, each way there is.")
-def benchmark(repeats: int, data_root: str | None, training: bool) -> None:
-    """Time the compact model beside CLIPSeg's of full size (random weights): one photo, two sentences."""
-    from drywall_seg.benchmark import benchmark as run_benchmark
-    from drywall_seg.benchmark import benchmark_evaluation, benchmark_training
-    from drywall_seg.config import resolve_config
-    from drywall_seg.data.manifest import prepare
-    from drywall_seg.inference.torch_backend import device_name
+@click.option("--data-root", help="Exports, for the evaluation; else the drawn sample.")
+@click.option("--only", help="One comparison: speed, prompts, evaluation, training, large or onnx.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the text there too.")
+def benchmark(repeats: int, data_root: str | None, only: str | None, out: Path | None) -> None:
+    """Time everything that is claimed to be fast beside its usual way, as ratios; prints Markdown."""
+    from drywall_seg.benchmark import run_all
+    from drywall_seg.runs import whole_file
 
-    if training:
-        table = benchmark_training(repeats)
-    elif data_root:
-        table = benchmark_evaluation(prepare(resolve_config(data_root=data_root)), repeats)
-    else:
-        table = run_benchmark(repeats)
-    click.echo(table.round(3).to_string())
-    click.echo(device_name())
+    text = run_all(repeats, data_root, only)
+    click.echo(text)
+    if out:
+        with whole_file(out) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+for command in (cli_photos.predict, cli_photos.inspect, cli_photos.export, cli_photos.monitor):
+    main.add_command(command)
 
 
 def entry() -> None:
     """Runs the command line; an error of the data or of a notebook is one line, not a traceback."""
-    from drywall_seg.notebooks import NotebookError
+    from drywall_seg.runs import NotebookError
 
     try:
         main()

@@ -2,13 +2,24 @@
 
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from drywall_seg.runs import is_address
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
+
+MOST_PIXELS = 200_000_000
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow warns at 89 and refuses at 179 megapixels, which panoramas have
+
+STRIP = 512
+"""Rows of a photo that are copied at once."""
 
 PAD_VALUE = 127  # mid grey: about zero after either model's normalisation
 
@@ -30,16 +41,21 @@ def read_image(source: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarr
         uint8 array (H, W, 3).
 
     Raises:
-        ImageError: If the file is missing, truncated or no image, or if an array has another shape or type.
+        ImageError: If the file is missing, truncated, no image or over `MOST_PIXELS`, or if an array has another shape
+            or type.
     """
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or 0 in source.shape:
             raise ImageError(f"expected a uint8 array (H, W, 3), got {source.dtype} {source.shape}")
         return source
     if isinstance(source, Image.Image):
-        return _to_rgb(source, "image")
+        return _to_rgb(source.copy(), "image")  # it is turned in place, and is somebody's
     try:
-        with Image.open(source) as image:
+        with _opened(source) as file, Image.open(file) as image:
+            pixels = image.width * image.height  # of the header: nothing is decoded yet
+            if pixels > MOST_PIXELS:
+                size, most = f"{pixels / 1e6:.0f} megapixels", MOST_PIXELS // 1_000_000
+                raise ImageError(f"{source}: {size}, more than {most}; cut it into smaller photos")
             return _to_rgb(image, str(source))
     except ImageError:
         raise
@@ -54,9 +70,20 @@ def read_image(source: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarr
         raise ImageError(f"{source}: cannot be read as an image ({error})") from error
 
 
+@contextmanager
+def _opened(source: str | os.PathLike) -> Iterator[Any]:
+    if not is_address(source):
+        yield source
+        return
+    import fsspec
+
+    with fsspec.open(str(source), "rb") as file:
+        yield file
+
+
 def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
     try:
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)  # else it copies, at Pillow's four bytes a pixel
     except (TypeError, ValueError, KeyError, SyntaxError, struct.error):
         pass  # damaged EXIF tells no orientation; the pixels may be whole
     if image.mode.startswith("I") or image.mode == "F":
@@ -69,7 +96,14 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    width, height = image.size
+    array = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, STRIP):  # Pillow hands over bytes, numpy copies them: never all at once
+        bottom = min(top + STRIP, height)
+        array[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return array
 
 
 def read_mask(path: str | os.PathLike) -> np.ndarray:
@@ -79,7 +113,7 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
         ImageError: If it is not a single-channel PNG with just these values.
     """
     try:
-        with Image.open(path) as image:
+        with _opened(path) as file, Image.open(file) as image:
             mask = np.array(image)
     except OSError as error:
         raise ImageError(f"{path}: cannot be read as a mask ({error})") from error
@@ -119,11 +153,19 @@ class Letterbox:
         height, width = self.content_hw
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
-    def restore(self, scores: np.ndarray) -> np.ndarray:
-        """Cuts the padding off float32 (size, size) and resizes to the photo's own size, float32 (H, W)."""
+    def restore(self, scores: np.ndarray, rows: tuple[int, int] | None = None) -> np.ndarray:
+        """Cuts the padding off float32 (size, size) and resizes to the photo's own size, float32 (H, W).
+
+        Args:
+            scores: On the canvas.
+            rows: First and end of the photo's rows that are wanted; None for all.
+        """
         content = np.ascontiguousarray(scores[: self.content_hw[0], : self.content_hw[1]], np.float32)
         height, width = self.photo_hw
-        return np.asarray(Image.fromarray(content).resize((width, height), Image.Resampling.BILINEAR))
+        top, bottom = rows or (0, height)
+        part = (0, top * len(content) / height, content.shape[1], bottom * len(content) / height)
+        image = Image.fromarray(content)
+        return np.asarray(image.resize((width, bottom - top), Image.Resampling.BILINEAR, part))
 
     def valid(self) -> np.ndarray:
         """Returns bool (size, size): true where the canvas shows the photo."""

@@ -13,14 +13,12 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 
 from drywall_seg.config import close_match, project_root, resolve_config, run_folder_of
+from drywall_seg.data.manifest import resolve_data
+from drywall_seg.runs import NotebookError, whole_file
 from drywall_seg.settings import RunConfig
 
 PIPELINE = ("01_prepare", "02_train", "03_evaluate", "04_visualize_panels")
 RUN_ALL = "00_run_all"
-
-
-class NotebookError(RuntimeError):
-    """A notebook that cannot be run, or failed; the message says which, where and why."""
 
 
 def notebook_file(name: str) -> Path:
@@ -37,6 +35,31 @@ def notebook_file(name: str) -> Path:
     if stem not in known:
         raise NotebookError(f"no notebook {name!r} in {folder}{close_match(stem, known)}")
     return folder / f"{stem}.ipynb"
+
+
+def photos_of(photos: str, folder: Path) -> Path:
+    """Returns where the photos of `05_predict_photos` are.
+
+    Args:
+        photos: A file or a folder, as any path of data; or `upload`, for files that are chosen in Colab's dialog.
+        folder: What was uploaded is kept here.
+
+    Raises:
+        ValueError: If nothing can be uploaded here, or nothing was.
+    """
+    if photos != "upload":
+        return resolve_data(photos)
+    try:
+        from google.colab import files
+    except ImportError as error:
+        raise ValueError("photos is 'upload', which Colab alone can do: give a file or a folder") from error
+    chosen = files.upload()
+    if not chosen:
+        raise ValueError("photos is 'upload', but no file was chosen")
+    for name, content in chosen.items():
+        with whole_file(folder / Path(name).name) as partial:
+            partial.write_bytes(content)
+    return folder
 
 
 def declared_parameters(path: Path) -> dict[str, Any]:

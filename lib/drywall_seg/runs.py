@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -23,12 +24,32 @@ CHECKPOINT = "checkpoint"
 PACKAGES = ("drywall-seg", "torch", "transformers", "numpy", "pandas", "pillow", "pycocotools", "papermill")
 
 
+class NotebookError(RuntimeError):
+    """A notebook that cannot be run, or failed; the message says which, where and why."""
+
+
+def is_address(path: str | os.PathLike) -> bool:
+    """Says whether a path is an address for fsspec, such as `s3://bucket/folder`."""
+    return "://" in str(path)
+
+
 @contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write to; renames it into place, or removes it on an error.
 
-    The temporary name keeps the suffix, since Pillow and pandas choose the format by it.
+    The temporary name keeps the suffix, since Pillow and pandas choose the format by it. What goes to an address is
+    written here first, and put there in one piece.
     """
+    if is_address(path):
+        import fsspec
+
+        file_system, target = fsspec.url_to_fs(str(path))
+        with tempfile.TemporaryDirectory() as folder:
+            partial = Path(folder, Path(target).name)
+            yield partial
+            file_system.makedirs(target.rpartition("/")[0], exist_ok=True)
+            file_system.put_file(str(partial), target)
+        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
@@ -145,7 +166,7 @@ def environment(device: str, fingerprint: str) -> dict[str, Any]:
     }
 
 
-def progress(items: Iterable | None, desc: str, unit: str) -> tqdm:
+def progress(items: Iterable | None, desc: str, unit: str, total: int | None = None) -> tqdm:
     """Shows a bar with the time left; a bar within a bar goes when it is done.
 
     Off a terminal it is redrawn seldom: an executed notebook keeps every redraw. Of several processes the first shows.
@@ -154,6 +175,7 @@ def progress(items: Iterable | None, desc: str, unit: str) -> tqdm:
         items,
         desc=desc,
         unit=unit,
+        total=total,
         mininterval=0.5 if sys.stderr.isatty() else 5,
         leave=None,
         disable=os.environ.get("RANK", "0") != "0",

@@ -15,7 +15,7 @@ from drywall_seg.evaluation.metrics import (
     score_rows,
     summarise,
 )
-from drywall_seg.inference.predict import first_level, to_levels
+from drywall_seg.inference.scores import first_level, to_levels
 
 # 2 x 2 masks, worked by hand: mask, target, tp, fp, fn, IoU, Dice.
 TABLE = [

@@ -5,6 +5,7 @@ import pytest
 
 from drywall_seg.evaluation.runtime import footprint, measure_runtime
 from drywall_seg.inference import Predictor
+from drywall_seg.inference.postprocess import PostProcessing
 from drywall_seg.inference.torch_backend import TorchBackend
 from drywall_seg.models.compact import new_compact
 
@@ -29,6 +30,14 @@ def test_each_step_is_timed(predictor, sample_manifest, monkeypatch):
         median = rows.set_index("step").median_s
         assert (median > 0).all() and median["model"] < median["all"]
         assert (rows.p95_s >= rows.median_s).all()
+
+
+def test_post_processing_is_timed_too(predictor, sample_manifest, monkeypatch):
+    steps, done = PostProcessing(min_area=0.5), []
+    monkeypatch.setattr("drywall_seg.inference.predict.postprocess", lambda mask, s: done.append(s) or mask)
+    photos = [sample_manifest.image_file(row) for row in sample_manifest.table.head(1).itertuples()]
+    measure_runtime(Predictor(predictor.backend, postprocessing={"crack": steps}), photos, (1,), n_batches=1)
+    assert done == [steps] * 2
 
 
 def test_without_photos_there_is_nothing_to_time(predictor):

@@ -10,7 +10,7 @@ from drywall_seg.evaluation.thresholds import (
     require_val,
     sweep_table,
 )
-from drywall_seg.inference.predict import first_level
+from drywall_seg.inference.scores import first_level
 from drywall_seg.settings import THRESHOLD_RULES
 
 

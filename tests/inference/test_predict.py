@@ -9,7 +9,7 @@ from PIL import Image
 
 from drywall_seg.images import ImageError
 from drywall_seg.inference import Predictor
-from drywall_seg.inference.predict import _presence
+from drywall_seg.inference.scores import presence_of
 from drywall_seg.prompts import LABELS, canonical_prompt
 
 
@@ -17,7 +17,7 @@ class Fake:
     """A backend that answers with the photo's red channel, and counts its calls."""
 
     image_size, mean, std = 32, (0.5,) * 3, (0.5,) * 3
-    trained_on = frozenset()
+    trained_on, model_hash = frozenset(), "fake"
 
     def __init__(self):
         self.images, self.texts = 0, []
@@ -91,7 +91,7 @@ def test_presence_is_the_mean_of_the_surest_thousandth(seed, size):
     rng = np.random.default_rng(seed)
     logits = rng.integers(-8, 8, size).astype(np.float32) if seed % 2 else rng.normal(size=size).astype(np.float32)
     surest = np.sort(logits)[-max(1, size // 1000) :]
-    assert _presence(logits) == pytest.approx((1 / (1 + np.exp(-surest))).mean(), rel=1e-6)
+    assert presence_of(logits) == pytest.approx((1 / (1 + np.exp(-surest))).mean(), rel=1e-6)
 
 
 def test_batches_equal_single_photos():

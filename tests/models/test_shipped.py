@@ -14,8 +14,10 @@ from drywall_seg.config import PRESETS
 from drywall_seg.data.manifest import build_manifest
 from drywall_seg.data.splits import photo_hash
 from drywall_seg.evaluation.collect import collect_histograms, unseen_rows
+from drywall_seg.evaluation.delivery import choose_delivery
 from drywall_seg.evaluation.metrics import counts_at, iou
 from drywall_seg.inference import Predictor
+from drywall_seg.inference.postprocess import PostProcessing
 from drywall_seg.models import COMPACT, load_segmenter
 from drywall_seg.models.compact import new_compact
 from drywall_seg.models.ship import ship
@@ -41,6 +43,17 @@ def test_they_come_with_thresholds_a_presence_cut_and_their_photographs():
     # Val was scored at 512 px while they were trained, on crops of another size: the weights do not depend on it.
     recipe = json.loads((COMPACT / "config.json").read_text()) | {"image_size": predictor.backend.image_size}
     assert {name: recipe[name] for name in PRESETS["compact_scratch"]} == PRESETS["compact_scratch"]
+
+
+def test_post_processing_and_what_monitoring_compares_with_are_stored_for_every_label():
+    stored = json.loads((COMPACT / "thresholds.json").read_text())
+    assert set(stored["postprocessing"]) == set(stored["reference"]) == set(LABELS)
+    counts = {"crack": 212, "taping_area": 116, "joint_line": 16}
+    assert {label: values["n"] for label, values in stored["reference"].items()} == counts
+    predictor = Predictor.load("compact")
+    assert predictor.reference == stored["reference"]
+    steps = {label: PostProcessing(**values) for label, values in stored["postprocessing"].items()}
+    assert predictor.postprocessing == steps
 
 
 def test_prediction_needs_no_package_of_the_training_and_no_network():
@@ -93,3 +106,16 @@ def test_they_find_real_cracks_and_joints(tmp_path):
     for label, floor in {"crack": 0.3, "taping_area": 0.45, "joint_line": 0.35}.items():
         counts = counts_at(histograms[(kept.label == label).to_numpy()], predictor.thresholds[label])
         assert np.mean(iou(*counts.T)) > floor, label
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real exports are not here")
+def test_what_is_stored_is_what_val_chooses(tmp_path):
+    manifest = build_manifest(DATA, tmp_path / "data")
+    predictor = Predictor.load("compact", raw=True)
+    chosen = choose_delivery(predictor, manifest, unseen_rows(predictor, manifest, "val")[0])
+    stored = json.loads((COMPACT / "thresholds.json").read_text())
+    assert chosen["postprocessing"] == stored["postprocessing"] and chosen["presence_cut"] == stored["presence_cut"]
+    for label, values in chosen["reference"].items():
+        for name, quantiles in values.items():
+            assert quantiles == pytest.approx(stored["reference"][label][name], rel=0.02, abs=1e-3), (label, name)

@@ -8,6 +8,7 @@ from drywall_seg.config import resolve_config
 from drywall_seg.data.dataset import PromptedDataset
 from drywall_seg.data.manifest import prepare
 from drywall_seg.data.splits import photo_hash
+from drywall_seg.inference.postprocess import PostProcessing
 from drywall_seg.inference.predict import Predictor
 from drywall_seg.models import load_segmenter
 from drywall_seg.models.compact import new_compact
@@ -77,8 +78,10 @@ def test_a_run_writes_its_folder_and_is_not_trained_twice(project, monkeypatch):
     assert {"train_loss", "val_overall_mean_iou", "val_crack_mean_dice", "score", "seconds"} <= set(history.columns)
     assert json.loads((folder / "config.json").read_text()) == {**config.to_dict(), "stored_views": 0}
     assert json.loads((folder / "environment.json").read_text())["data_fingerprint"] == manifest.info["fingerprint"]
-    thresholds = json.loads((folder / "checkpoint" / "thresholds.json").read_text())["thresholds"]
-    assert set(thresholds) == {"crack", "taping_area", "joint_line"}
+    stored = json.loads((folder / "checkpoint" / "thresholds.json").read_text())
+    assert list(stored) == ["thresholds", "chosen", "presence_cut", "postprocessing", "reference"]
+    thresholds = stored["thresholds"]
+    assert set(thresholds) == {"crack", "taping_area", "joint_line"} == set(stored["postprocessing"])
     assert Predictor.load(folder / "checkpoint").thresholds == thresholds
 
     monkeypatch.setattr("drywall_seg.training.run.fit", lambda *_: pytest.fail("trained again"))
@@ -89,6 +92,32 @@ def test_a_run_writes_its_folder_and_is_not_trained_twice(project, monkeypatch):
     other_data = type(manifest)(manifest.table, manifest.data_root, manifest.folder, {"fingerprint": "other"})
     with pytest.raises(ValueError, match="the data, which have changed"):
         train_run(config, other_data)
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_killed_after_its_last_epoch_a_run_chooses_what_is_left_and_trains_no_more(project, monkeypatch, epochs):
+    config = resolve_config(run_name="mine", epochs=epochs, **TINY)
+    manifest = small(prepare(config))
+    file = project / "outputs" / "mine" / "checkpoint" / "thresholds.json"
+    seen = []
+
+    def choose(predictor, *_):
+        seen.append((predictor.thresholds, predictor.presence_cut, predictor.postprocessing["crack"]))
+        if len(seen) == 1:
+            raise Stop
+        return {"presence_cut": predictor.presence_cut, "postprocessing": {"crack": {"min_area": 0.01}}}
+
+    monkeypatch.setattr("drywall_seg.training.fit.choose_delivery", choose)
+    with pytest.raises(Stop):
+        train_run(config, manifest)
+    assert set(json.loads(file.read_text())) == {"thresholds", "chosen"}
+    history = train_run(config, manifest, lambda *_: pytest.fail("trained again"))
+    assert len(history) == epochs and len(seen) == 2 and seen[0] == seen[1]
+    assert seen[1][2] == PostProcessing()
+    trained = Predictor.load(file.parent)
+    assert trained.postprocessing["crack"] == PostProcessing(min_area=0.01)
+    assert trained.presence_cut == seen[1][1] and trained.thresholds == seen[1][0]
+    assert train_run(config, manifest).equals(history) and len(seen) == 2
 
 
 def test_a_failed_start_does_not_take_the_name(project):
@@ -132,9 +161,16 @@ def test_the_checkpoint_is_the_best_epoch_not_the_last(sample_manifest, tmp_path
     assert Predictor.load(tmp_path / "checkpoint").thresholds["crack"] == 0.9
 
 
-def test_a_given_threshold_is_stored_for_all(sample_manifest, tmp_path):
+def test_a_given_threshold_is_stored_for_all(sample_manifest, tmp_path, monkeypatch):
+    chosen_at = []
+
+    def choose(predictor, *_):
+        chosen_at.append(predictor.thresholds)
+        return {"presence_cut": 0.5}
+
+    monkeypatch.setattr("drywall_seg.training.fit.choose_delivery", choose)
     fit(new_compact(64), small(sample_manifest), resolve_config(epochs=0, threshold=0.4, **TINY), tmp_path)
-    assert set(Predictor.load(tmp_path / "checkpoint").thresholds.values()) == {0.4}
+    assert set(Predictor.load(tmp_path / "checkpoint").thresholds.values()) == {0.4} == set(chosen_at[0].values())
 
 
 def test_a_loss_that_is_not_finite_stops(sample_manifest, tmp_path):

@@ -38,6 +38,7 @@ def test_a_report_needs_nothing_else_and_shows_everything(evaluated):
         "Runs",
         "Thresholds",
         "Precision, recall, calibration",
+        "Post-processing",
         "Breakdowns",
         "Other sentences",
         "Other sizes",
@@ -56,6 +57,15 @@ def test_a_report_needs_nothing_else_and_shows_everything(evaluated):
         assert f"<b>{values[name]:.3f}</b>" in page and f"{low:.3f} to {high:.3f}" in page
     assert "clipseg_ft_e16_512_thr04" in page and 'class="few"' in page
     assert len(re.findall(r"<img [^>]*alt=\"[^\"]+\"", page)) == len(re.findall("<img ", page)) >= 7
+
+
+def test_what_post_processing_gains_is_said_also_where_it_is_nil(evaluated):
+    config, manifest, folder = evaluated
+    page = write_report(config, manifest).read_text()
+    assert page.count(">none chosen<") == 6 and "Before delivery nothing is done" in page
+    (folder / "tables" / "postprocessing.csv").unlink()  # a run that was evaluated before there was this table
+    page = write_report(config, manifest).read_text()
+    assert "none chosen" not in page and "Post-processing" not in page and "Breakdowns" in page
 
 
 def test_a_warning_stands_at_the_head_and_names_are_escaped(evaluated):

@@ -8,6 +8,7 @@ from drywall_seg.visualization.results import (
     collect_other,
     collect_results,
     documents,
+    postprocessing_table,
     protocol_table,
     public_table,
     question_table,
@@ -50,6 +51,19 @@ def test_tables(run):
     assert head == "| label | score | own size | 256 px |"
     assert crack == "| `crack` | mean IoU | 0.500 | 0.400 |"
     assert line == "| `joint_line` | centre-line F1 | 0.960 | 0.950 |"
+
+
+def test_gains_of_post_processing_on_test(run):
+    assert collect_results(run)["postprocessing"] == []  # evaluated before there was such a table
+    row = {"split": "test", "label": "crack", "what": "chosen", "settings": "none chosen", "n_images": 3, "low": None}
+    row |= {"mean_dice_raw": 0.6, "mean_dice": 0.6, "gain": 0.0, "high": None, "mean_iou_raw": 0.5, "mean_iou": 0.5}
+    boxes = {**row, "label": "taping_area", "what": "boxes turned", "settings": "each part its box, turned"}
+    boxes |= {"mean_dice": 0.57, "mean_iou": 0.46, "gain": -0.03, "low": -0.05, "high": 0.01}
+    table = pd.DataFrame([row, boxes, {**boxes, "split": "val"}])
+    table.to_csv(run / "tables" / "postprocessing.csv", index=False)
+    _, _, crack, taping = postprocessing_table(collect_results(run)).splitlines()
+    assert crack == "| `crack` | chosen | none chosen | 3 | 0.500 / 0.600 | 0.500 / 0.600 | +0.000 |"
+    assert taping.endswith("| 0.500 / 0.600 | 0.460 / 0.570 | -0.030 (-0.050 to +0.010) |")
 
 
 def metrics_of(crack, taping, leaked):

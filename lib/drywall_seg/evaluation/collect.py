@@ -12,7 +12,8 @@ from drywall_seg.data.splits import known_photographs
 from drywall_seg.evaluation.metrics import counts_at, score_histogram, score_rows, summarise
 from drywall_seg.evaluation.thresholds import choose_thresholds, require_val
 from drywall_seg.images import read_image, read_mask
-from drywall_seg.inference.predict import Prediction, Predictor, to_levels
+from drywall_seg.inference.predict import Prediction, Predictor
+from drywall_seg.inference.scores import to_levels
 from drywall_seg.inference.torch_backend import default_device
 from drywall_seg.paraphrases import draw_absent
 from drywall_seg.prompts import ABSENT_LABELS, canonical_prompt

@@ -12,17 +12,19 @@ from drywall_seg.config import has_checkpoint, model_of, run_folder_of
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.data.splits import known_photographs
 from drywall_seg.evaluation.breakdowns import break_down
-from drywall_seg.evaluation.collect import KEPT, collect_histograms, predict_rows, score_raw_masks, unseen_rows
+from drywall_seg.evaluation.collect import KEPT, predict_rows, score_raw_masks, unseen_rows
 from drywall_seg.evaluation.curves import calibration, expected_calibration_error, precision_recall, presence_roc
+from drywall_seg.evaluation.gains import DELIVERED_SCORES, collect_delivered, gain_table, score_delivered
 from drywall_seg.evaluation.intervals import interval_text
-from drywall_seg.evaluation.metrics import mask_counts, score_histogram, score_rows, summarise
+from drywall_seg.evaluation.metrics import score_histogram, score_rows, summarise
 from drywall_seg.evaluation.robustness import ask_otherwise, prompt_warnings, resize_photos, sample_images
 from drywall_seg.evaluation.runtime import footprint, measure_runtime
 from drywall_seg.evaluation.thin import CRACK_SCORES, LINE_SCORES, THIN_LABELS, cldice, crack_scores, joint_line_scores
 from drywall_seg.evaluation.thresholds import sweep_table
 from drywall_seg.images import read_mask
-from drywall_seg.inference.files import OutputNames
-from drywall_seg.inference.predict import Predictor, to_levels
+from drywall_seg.inference.photos import OutputNames
+from drywall_seg.inference.predict import Predictor
+from drywall_seg.inference.scores import to_levels
 from drywall_seg.inference.torch_backend import device_name
 from drywall_seg.prompts import LABELS, TASK_LABELS
 from drywall_seg.runs import environment, read_json, write_csv, write_json, write_mask
@@ -54,10 +56,10 @@ def evaluate(
         seed: Of the sample.
 
     Returns:
-        A table with the manifest's columns `collect.KEPT`, prompt, threshold, presence, tp, fp, fn, mask_file (its
-        name in masks_folder, or empty), iou and dice; cldice for `thin.THIN_LABELS`, `thin.CRACK_SCORES` for cracks,
-        and `thin.LINE_SCORES` for joint lines and taping areas, of the mask's centre line against the `joint_line`
-        truth. NaN where a score is none of the row's.
+        A table with the manifest's columns `collect.KEPT`, prompt, mask_file (its name in masks_folder, or empty),
+        `gains.DELIVERED_SCORES`, iou and dice; cldice for `thin.THIN_LABELS`, `thin.CRACK_SCORES` for cracks, and
+        `thin.LINE_SCORES` for joint lines and taping areas, of the mask's centre line against the `joint_line` truth.
+        NaN where a score is none of the row's.
         And the score histograms of its rows, int64 (N, 2, 256). No rows where the split has none.
     """
     results, histograms = [], []
@@ -68,10 +70,8 @@ def evaluate(
         rows = sample_images(rows[rows.label.isin(TASK_LABELS)], seed, n_images // len(TASK_LABELS))
     for row, prediction, target in predict_rows(predictor, manifest, rows, batch_size):
         histograms.append(score_histogram(to_levels(prediction.probs), target))
-        tp, fp, fn = mask_counts(prediction.mask, target)
-        result = {name: getattr(row, name) for name in KEPT}
-        result |= {"prompt": prediction.prompt, "threshold": prediction.threshold, "presence": prediction.presence}
-        result |= {"tp": tp, "fp": fp, "fn": fn, "mask_file": ""}
+        result = {name: getattr(row, name) for name in KEPT} | {"prompt": prediction.prompt, "mask_file": ""}
+        result |= score_delivered(row.label, prediction, target)
         if row.label in THIN_LABELS:
             result["cldice"] = cldice(prediction.mask, target)
         if row.label == "crack":
@@ -82,7 +82,7 @@ def evaluate(
             result["mask_file"] = names.mask_name(row.image_id, Path(row.image_path).stem, prediction.prompt)
             write_mask(masks_folder / result["mask_file"], prediction.mask)
         results.append(result)
-    columns = [*KEPT, "prompt", "threshold", "presence", "tp", "fp", "fn", "mask_file", "cldice"]
+    columns = [*KEPT, "prompt", "mask_file", *DELIVERED_SCORES, "cldice"]
     table = score_rows(pd.DataFrame(results, columns=[*columns, *CRACK_SCORES, *LINE_SCORES]))
     return table, np.array(histograms, np.int64).reshape(-1, 2, 256)
 
@@ -95,8 +95,8 @@ def run_predictor(config: RunConfig) -> Predictor:
 def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
     """Scores a run on test and writes `metrics.json`, `per_image.csv`, `masks/` and `tables/` into its folder.
 
-    Thresholds are those that were chosen on val before; test chooses nothing. The sweep over test is there to show
-    how much they matter.
+    Thresholds and post-processing are those that were chosen on val before; test chooses nothing. The sweep over test
+    is there to show how much thresholds matter.
 
     Returns:
         The metrics and the tables, as `read_results` reads them.
@@ -115,7 +115,7 @@ def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any],
         seed=config.seed,
     )
     seconds["scoring"] = time.perf_counter() - started
-    val = _timed(seconds, "val", collect_histograms, predictor, manifest, unseen_rows(predictor, manifest, "val")[0])
+    val = _timed(seconds, "val", collect_delivered, predictor, manifest, unseen_rows(predictor, manifest, "val")[0])
     for mask in set((folder / "masks").glob("*.png")) - {folder / "masks" / name for name in per_image.mask_file}:
         mask.unlink()  # of an earlier evaluation
     tables = _tables(predictor, manifest, (per_image, histograms), val, seconds, config.seed)
@@ -178,6 +178,7 @@ def _tables(
         "precision_recall": precision_recall(*test),
         "calibration": calibration(*test),
         "breakdowns": break_down(test[0]),
+        "postprocessing": gain_table(predictor, {"test": test, "val": val}),
         "questions": _timed(seconds, "prompt tests", ask_otherwise, predictor, manifest, "test", seed),
         "sizes": _timed(seconds, "other sizes", resize_photos, predictor, manifest, "val"),
         "runtime": _timed(seconds, "runtime", measure_runtime, predictor, paths),

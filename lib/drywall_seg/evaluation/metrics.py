@@ -7,7 +7,7 @@ import pandas as pd
 
 from drywall_seg.evaluation.intervals import bootstrap_interval
 from drywall_seg.evaluation.thin import CRACK_SCORES, LINE_SCORES
-from drywall_seg.inference.predict import first_level
+from drywall_seg.inference.scores import first_level
 from drywall_seg.prompts import LABELS, TASK_LABELS
 
 SCORES = ["iou", "dice", *CRACK_SCORES, *LINE_SCORES]

@@ -60,7 +60,7 @@ def measure_runtime(
     """
     results = []
     timed = _Timed(predictor.backend)
-    watched = Predictor(timed, predictor.thresholds, predictor.presence_cut)
+    watched = Predictor(timed, predictor.thresholds, predictor.presence_cut, predictor.postprocessing)
     with tempfile.TemporaryDirectory() as folder:
         for size in batch_sizes if photos else ():
             steps = defaultdict(list)

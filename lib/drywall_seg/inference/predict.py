@@ -1,6 +1,5 @@
 """Photos and sentences in, masks out: numpy and Pillow around a backend that is loaded when it is needed."""
 
-import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from drywall_seg.images import Letterbox, normalise, read_image
+from drywall_seg.inference.large import CONTEXT, large_logits, tile_side
+from drywall_seg.inference.postprocess import PostProcessing, postprocess
+from drywall_seg.inference.scores import count_around, doubt_of, first_level, presence_of, sigmoid, to_levels
 from drywall_seg.prompts import LABELS, canonical_prompt
 from drywall_seg.runs import read_json
 
@@ -26,6 +28,8 @@ class Backend(Protocol):
     std: tuple[float, float, float]
     trained_on: frozenset[str]
     """Hashes of the photographs behind the weights."""
+    model_hash: str
+    """Stands for the weights."""
 
     def encode_prompts(self, prompts: list[str]) -> np.ndarray:
         """Embeds P sentences to float32 (P, D)."""
@@ -42,122 +46,177 @@ class Prediction:
     """What a model says to one photo and one sentence."""
 
     prompt: str
-    probs: np.ndarray
-    """float32 (H, W) in [0, 1], at the photo's own size."""
+    probs: np.ndarray | None
+    """float32 (H, W) in [0, 1], at the photo's own size; None where they were not wanted."""
     mask: np.ndarray
-    """uint8 (H, W), values {0, 255}: the delivered mask; empty where presence is below its cut."""
+    """uint8 (H, W), {0, 255}: the delivered mask, after post-processing; empty where presence is below its cut."""
     threshold: float
     presence: float
     """In [0, 1]: is what was asked for there at all. Mean probability of the surest thousandth of the pixels."""
-
-
-def to_levels(probs: np.ndarray) -> np.ndarray:
-    """Rounds probabilities in [0, 1] to uint8 levels, round(255 p)."""
-    scaled = probs * np.float32(255)
-    return np.rint(scaled, out=scaled).astype(np.uint8)
-
-
-def first_level(threshold: float) -> int:
-    """Returns the lowest level that a threshold lets through, ceil(255 t): the raw mask is level >= this, everywhere.
-
-    >>> first_level(0.4), first_level(0.5)
-    (102, 128)
-    """
-    return math.ceil(255 * threshold)
+    doubt: float = 0.0
+    """In [0, 1]: how much of the mask hangs on where the threshold lies; see `scores.doubt_of`."""
 
 
 class Predictor:
     """A loaded model with its thresholds."""
 
-    def __init__(self, backend: Backend, thresholds: dict[str, float] | None = None, presence_cut: float = 0.0) -> None:
-        """Takes thresholds by label; a label without one gets 0.5. `chosen` says where they were chosen, and how."""
+    def __init__(
+        self,
+        backend: Backend,
+        thresholds: dict[str, float] | None = None,
+        presence_cut: float = 0.0,
+        postprocessing: dict[str, PostProcessing] | None = None,
+    ) -> None:
+        """Takes thresholds and post-processing by label; a label without gets 0.5, and none.
+
+        `chosen` says where thresholds were chosen, and how; `reference` is what monitoring compares with, by label;
+        `tile` sets by hand what `large.tile_side` else decides.
+        """
         self.backend = backend
         self.presence_cut = presence_cut
         self.chosen = "nowhere: 0.5"
         self.thresholds = dict.fromkeys(LABELS, DEFAULT_THRESHOLD) | (thresholds or {})
+        self.postprocessing = dict.fromkeys(LABELS, PostProcessing()) | (postprocessing or {})
+        self.reference: dict[str, Any] = {}
+        self.tile: int | None = None
         self._threads = ThreadPoolExecutor(os.cpu_count())  # for what numpy and Pillow do outside Python's lock
 
     @classmethod
-    def load(cls, name_or_dir: str | Path, image_size: int | None = None, device: str | None = None) -> "Predictor":
-        """Loads `compact`, a checkpoint folder, or a hub id, onto the GPU where there is one.
+    def load(
+        cls, name_or_dir: str | Path, image_size: int | None = None, device: str | None = None, raw: bool = False
+    ) -> "Predictor":
+        """Loads `compact`, a checkpoint folder, a hub id, or an exported `.onnx`, onto the GPU where there is one.
+
+        Args:
+            name_or_dir: The model.
+            image_size: Side of the square input in pixels; None for the checkpoint's own, which a `.onnx` has alone.
+            device: None for the GPU where there is one.
+            raw: Leave post-processing out.
 
         Raises:
-            ValueError: If the folder holds no model that is known.
+            ValueError: If the folder or file holds no model that is known.
         """
-        from drywall_seg.inference.torch_backend import TorchBackend  # torch is imported here, not before
-        from drywall_seg.models import checkpoint_folder, load_segmenter
+        if str(name_or_dir).endswith(".onnx"):
+            from drywall_seg.inference.onnx_backend import OnnxBackend
 
-        file = checkpoint_folder(name_or_dir) / THRESHOLDS_FILE
-        stored = read_json(file) if file.is_file() else {}
-        backend = TorchBackend(load_segmenter(name_or_dir, image_size).for_inference(), device)
-        predictor = cls(backend, stored.get("thresholds"), stored.get("presence_cut", 0.0))
+            backend = OnnxBackend(name_or_dir)
+            if image_size not in (None, backend.image_size):
+                raise ValueError(f"{name_or_dir}: exported for images of {backend.image_size} pixels, not {image_size}")
+            stored = backend.stored
+        else:
+            from drywall_seg.inference.torch_backend import TorchBackend  # torch is imported here, not before
+            from drywall_seg.models import checkpoint_folder, load_segmenter
+
+            file = checkpoint_folder(name_or_dir) / THRESHOLDS_FILE
+            stored = read_json(file) if file.is_file() else {}
+            backend = TorchBackend(load_segmenter(name_or_dir, image_size), device, folded=True)
+        steps = {} if raw else stored.get("postprocessing", {})
+        predictor = cls(
+            backend,
+            stored.get("thresholds"),
+            stored.get("presence_cut", 0.0),
+            {label: PostProcessing(**values) for label, values in steps.items()},
+        )
         predictor.chosen = stored.get("chosen", predictor.chosen)
+        predictor.reference = stored.get("reference", {})
         return predictor
 
-    def predict(self, image: Any, prompts: list[str], threshold: float | None = None) -> list[Prediction]:
-        """Predicts a mask for each prompt on one photo, which is encoded once.
+    def predict(
+        self, image: Any, prompts: list[str], threshold: float | None = None, with_probs: bool = True
+    ) -> list[Prediction]:
+        """Predicts a mask for each prompt on one photo, which is encoded once, or tile by tile where it is large.
 
         Args:
             image: A path, PIL image or uint8 array (H, W, 3).
             prompts: The sentences.
             threshold: For all of them; None for the stored one of each.
+            with_probs: Keep probabilities: four bytes for each pixel and prompt.
 
         Raises:
             ImageError: If the photo cannot be read.
         """
-        return self.predict_batch([image], [prompts], threshold)[0]
+        return self.predict_batch([image], [prompts], threshold, with_probs)[0]
 
     def predict_batch(
-        self, images: Sequence[Any], prompts: Sequence[list[str]], threshold: float | None = None
+        self,
+        images: Sequence[Any],
+        prompts: Sequence[list[str]],
+        threshold: float | None = None,
+        with_probs: bool = True,
     ) -> list[list[Prediction]]:
         """Predicts for several photos, each with its own prompts; see `predict`."""
         photos = [read_image(image) for image in images]
-        boxes = [Letterbox.fit(photo.shape[:2], self.backend.image_size) for photo in photos]
-        mean, std = self.backend.mean, self.backend.std
-        pixels = [normalise(box.pixels(photo), mean, std) for box, photo in zip(boxes, photos, strict=True)]
-        texts = [text for asked in prompts for text in asked]
-        owners = [number for number, asked in enumerate(prompts) for _ in asked]
-        if not texts:
-            return [[] for _ in images]
-        features = self.backend.encode_images(np.stack(pixels))
-        logits = self.backend.decode(features, owners, self.backend.encode_prompts(texts))
+        large = [tile_side(photo.shape[:2], self.tile) for photo in photos]
+        results: list[list[Prediction]] = [[] for _ in images]
+        for number, side in enumerate(large):
+            if side and prompts[number]:
+                results[number] = self._predict_large(photos[number], prompts[number], threshold, side, with_probs)
+        whole = [number for number, side in enumerate(large) if not side and prompts[number]]
+        if not whole:
+            return results
+        backend = self.backend
+        boxes = [Letterbox.fit(photos[number].shape[:2], backend.image_size) for number in whole]
+        views = [box.pixels(photos[number]) for box, number in zip(boxes, whole, strict=True)]
+        features = backend.encode_images(np.stack([normalise(view, backend.mean, backend.std) for view in views]))
+        texts = [text for number in whole for text in prompts[number]]
+        owners = [place for place, number in enumerate(whole) for _ in prompts[number]]
+        logits = backend.decode(features, owners, backend.encode_prompts(texts))
         cuts = [self.threshold_for(text) if threshold is None else threshold for text in texts]
         asked_of = [boxes[owner] for owner in owners]
-        answers = self._threads.map(_prediction, texts, logits, asked_of, cuts, [self.presence_cut] * len(texts))
-        results: list[list[Prediction]] = [[] for _ in images]
+        answers = self._threads.map(self._answer, texts, logits, asked_of, cuts, [with_probs] * len(texts))
         for owner, answer in zip(owners, answers, strict=True):
-            results[owner].append(answer)
+            results[whole[owner]].append(answer)
         return results
 
-    def threshold_for(self, prompt: str) -> float:
-        """Returns the stored threshold of a sentence's label: its own, or that of the nearest canonical sentence."""
+    def _answer(
+        self, prompt: str, logits: np.ndarray, box: Letterbox, threshold: float, with_probs: bool
+    ) -> Prediction:
+        probs = sigmoid(box.restore(logits))
+        presence = presence_of(logits[: box.content_hw[0], : box.content_hw[1]].ravel())
+        levels = to_levels(probs)
+        raw = (levels >= first_level(threshold)).view(np.uint8) * np.uint8(255)
+        doubt = doubt_of(count_around(levels, threshold), presence, self.presence_cut)
+        return Prediction(
+            prompt, probs if with_probs else None, self._deliver(prompt, raw, presence), threshold, presence, doubt
+        )
+
+    def _predict_large(
+        self, photo: np.ndarray, prompts: list[str], threshold: float | None, tile: int, with_probs: bool
+    ) -> list[Prediction]:
+        cuts = [self.threshold_for(text) if threshold is None else threshold for text in prompts]
+        presence, counts = np.zeros(len(prompts)), np.zeros((len(prompts), 2), np.int64)
+        masks = np.zeros((len(prompts), *photo.shape[:2]), np.uint8)
+        probs = np.zeros(masks.shape, np.float32) if with_probs else [None] * len(prompts)
+        context = np.array([CONTEXT[self.label_for(text)] for text in prompts])
+        embeddings = self.backend.encode_prompts(prompts)
+        for top, logits in large_logits(self.backend, photo, embeddings, context, tile, presence):
+            rows = slice(top, top + logits.shape[1])
+            for number, cut in enumerate(cuts):
+                part = sigmoid(logits[number])
+                levels = to_levels(part)
+                masks[number, rows] = (levels >= first_level(cut)) * np.uint8(255)
+                counts[number] += count_around(levels, cut)
+                if with_probs:
+                    probs[number, rows] = part
+        delivered = map(self._deliver, prompts, masks, presence)  # one after the other: each takes memory
+        doubts = [doubt_of(*both, self.presence_cut) for both in zip(counts, presence, strict=True)]
+        answers = zip(prompts, probs, delivered, cuts, presence.tolist(), doubts, strict=True)
+        return [Prediction(*answer) for answer in answers]
+
+    def _deliver(self, prompt: str, raw: np.ndarray, presence: float) -> np.ndarray:
+        if presence < self.presence_cut:
+            return np.zeros_like(raw)
+        return postprocess(raw, self.postprocessing[self.label_for(prompt)])
+
+    def label_for(self, prompt: str) -> str:
+        """Returns a sentence's label: its own, or that of the nearest canonical sentence."""
         for label in LABELS:
             if prompt == canonical_prompt(label):
-                return self.thresholds[label]
+                return label
         embeddings = self.backend.encode_prompts([prompt, *map(canonical_prompt, LABELS)])
         units = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-        return self.thresholds[LABELS[int(np.argmax(units[1:] @ units[0]))]]
+        return LABELS[int(np.argmax(units[1:] @ units[0]))]
 
-
-def _prediction(prompt: str, logits: np.ndarray, box: Letterbox, threshold: float, cut: float) -> Prediction:
-    probs = _sigmoid(box.restore(logits))
-    presence = _presence(logits[: box.content_hw[0], : box.content_hw[1]].ravel())
-    inside = (to_levels(probs) >= first_level(threshold)) & (presence >= cut)
-    return Prediction(prompt, probs, inside.view(np.uint8) * np.uint8(255), threshold, presence)
-
-
-def _presence(logits: np.ndarray) -> float:
-    """Returns the mean probability of the largest thousandth of logits (N)."""
-    count = max(1, logits.size // 1000)
-    largest = np.maximum.reduceat(logits, np.arange(0, logits.size, 100))  # of each run of 100
-    if len(largest) > count:  # that many runs reach `least`, so that none of the largest lies below it
-        least = np.partition(largest, -count)[-count]
-        logits = logits[logits >= least]
-    return float(_sigmoid(np.partition(logits, -count)[-count:]).mean())
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    probs = np.clip(logits, -80, 80, dtype=np.float32)
-    np.exp(np.negative(probs, out=probs), out=probs)  # in place: new memory costs more than the arithmetic
-    probs += 1
-    return np.reciprocal(probs, out=probs)
+    def threshold_for(self, prompt: str) -> float:
+        """Returns the stored threshold of a sentence's label."""
+        return self.thresholds[self.label_for(prompt)]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from drywall_seg.models.base import Features, Segmenter
+from drywall_seg.models.weights import hash_weights
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as in malloc.h
 
@@ -47,12 +48,18 @@ def keep_memory() -> bool:
 class TorchBackend:
     """Runs a segmenter, without gradients, in half precision where the device has it."""
 
-    def __init__(self, segmenter: Segmenter, device: str | None = None) -> None:
-        """Moves the segmenter to the device and into evaluation mode."""
-        self.segmenter = segmenter.to(device or default_device()).eval()
+    def __init__(self, segmenter: Segmenter, device: str | None = None, folded: bool = False) -> None:
+        """Moves the segmenter to the device and into evaluation mode; folded, into its form for inference."""
+        self._weights = segmenter
+        self.segmenter = (segmenter.for_inference() if folded else segmenter).to(device or default_device()).eval()
         keep_memory()
         self.image_size, self.mean, self.std = segmenter.image_size, segmenter.mean, segmenter.std
         self.trained_on = segmenter.trained_on
+
+    @property
+    def model_hash(self) -> str:
+        """Stands for the weights, as they are now and before any folding."""
+        return hash_weights(self._weights)
 
     def _autocast(self) -> torch.autocast:
         device = self.segmenter.device

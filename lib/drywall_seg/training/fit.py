@@ -15,6 +15,7 @@ from drywall_seg.data.dataset import PromptedDataset
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.data.splits import photo_hash
 from drywall_seg.evaluation.collect import collect_presence, score_validation, unseen_rows
+from drywall_seg.evaluation.delivery import choose_delivery
 from drywall_seg.evaluation.runtime import peak_memory
 from drywall_seg.evaluation.thresholds import choose_presence_cut
 from drywall_seg.inference.predict import THRESHOLDS_FILE, Predictor
@@ -78,7 +79,7 @@ def fit(
         if accelerator.is_main_process:
             _validate(segmenter, manifest, config, folder, -math.inf)
             write_csv(folder / "history.csv", pd.DataFrame(columns=["epoch"]))
-            _store_presence_cut(segmenter, manifest, config, folder)
+            _choose_delivery(segmenter, manifest, config, folder)
         accelerator.wait_for_everyone()
         return pd.read_csv(folder / "history.csv")
     dataset = training_data(segmenter, manifest, config)
@@ -102,7 +103,7 @@ def fit(
                 with averaged_weights(segmenter, training.average):
                     on_epoch(row, Predictor(TorchBackend(segmenter)))
     if accelerator.is_main_process:
-        _store_presence_cut(segmenter, manifest, config, folder)
+        _choose_delivery(segmenter, manifest, config, folder)
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
     accelerator.wait_for_everyone()
     return pd.read_csv(folder / "history.csv")
@@ -191,9 +192,10 @@ def _validate(
     return row, score, kept
 
 
-def _store_presence_cut(segmenter: Segmenter, manifest: Manifest, config: RunConfig, folder: Path) -> None:
-    """Chooses the presence cut of the best epoch on val."""
+def _choose_delivery(segmenter: Segmenter, manifest: Manifest, config: RunConfig, folder: Path) -> None:
+    """Chooses the presence cut and post-processing of the best epoch on val; with them a training has ended."""
     rows, _ = unseen_rows(Predictor(TorchBackend(segmenter)), manifest, "val")
-    values = collect_presence(Predictor.load(folder / CHECKPOINT), manifest, rows, config.seed)
+    predictor = Predictor.load(folder / CHECKPOINT)
+    predictor.presence_cut = choose_presence_cut(*collect_presence(predictor, manifest, rows, config.seed))
     path = folder / CHECKPOINT / THRESHOLDS_FILE
-    write_json(path, {**read_json(path), "presence_cut": choose_presence_cut(*values)})
+    write_json(path, {**read_json(path), **choose_delivery(predictor, manifest, rows)})

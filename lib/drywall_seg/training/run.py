@@ -37,8 +37,8 @@ def train_run(config: RunConfig, manifest: Manifest, on_epoch: OnEpoch | None = 
     """Trains a run, goes on where it was stopped, or does nothing where it is finished; returns its history.
 
     Writes `config.json`, `environment.json`, `history.csv`, `steps.csv` and `checkpoint/` into the run's folder, which
-    no second process may write meanwhile. With 0 epochs the loaded model becomes the checkpoint, and only thresholds
-    are chosen. A setting that is None for "what pays here" is filled in.
+    no second process may write meanwhile. With 0 epochs the loaded model becomes the checkpoint, and only what
+    its masks need is chosen on val. A setting that is None for "what pays here" is filled in.
 
     Raises:
         ValueError: If the run's folder holds a run of other settings or data (a free name is proposed), or another
@@ -69,7 +69,7 @@ def train_run(config: RunConfig, manifest: Manifest, on_epoch: OnEpoch | None = 
 
 
 def _is_finished(folder: Path) -> bool:
-    file = folder / CHECKPOINT / THRESHOLDS_FILE  # the presence cut comes last
+    file = folder / CHECKPOINT / THRESHOLDS_FILE  # what comes last holds the presence cut
     return file.is_file() and "presence_cut" in read_json(file) and (folder / "history.csv").is_file()
 
 

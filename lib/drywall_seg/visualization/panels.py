@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 from drywall_seg.config import run_folder_of
 from drywall_seg.data.manifest import Manifest
-from drywall_seg.images import read_image, read_mask
+from drywall_seg.images import Letterbox, read_image, read_mask
 from drywall_seg.inference.predict import Prediction
 from drywall_seg.prompts import LABELS, canonical_prompt
 from drywall_seg.runs import whole_file
@@ -47,6 +47,14 @@ def overlay(image: np.ndarray, mask: np.ndarray, color: str) -> np.ndarray:
     canvas[inside] = 0.5 * canvas[inside] + 0.5 * rgb
     canvas[rim] = rgb
     return canvas.astype(np.uint8)
+
+
+def draw_overlay(photo: np.ndarray, mask: np.ndarray, longest: int = 1600) -> Image.Image:
+    """Lays a mask uint8 (H, W) over its photo uint8 (H, W, 3), at most `longest` pixels wide and high."""
+    box = Letterbox.fit(photo.shape[:2], min(longest, max(photo.shape[:2])))
+    small = Image.fromarray(mask).reduce(max(1, -(-max(mask.shape) // longest)))  # a mean: what is fine stays above 0
+    size = box.content_hw[::-1]
+    return Image.fromarray(overlay(box.resize(photo), np.asarray(small.resize(size)), PREDICTION_COLOR))
 
 
 def plot_grid(rows: list[list[Cell]], cell_inches: float = 3.6) -> Figure:

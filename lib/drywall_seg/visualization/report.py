@@ -12,6 +12,7 @@ from drywall_seg.data.manifest import Manifest
 from drywall_seg.evaluation.breakdowns import FEW_PHOTOGRAPHS
 from drywall_seg.evaluation.compare import compare_runs
 from drywall_seg.evaluation.evaluate import read_results
+from drywall_seg.evaluation.gains import describe_gains
 from drywall_seg.evaluation.intervals import interval_text
 from drywall_seg.evaluation.reference import REFERENCE_PROTOCOL, reference_table
 from drywall_seg.evaluation.robustness import summarise_questions
@@ -42,6 +43,7 @@ def write_report(config: RunConfig, manifest: Manifest, others: Sequence[Path] =
     sections = [
         _runs(folder, metrics, tables, others),
         *_curves(metrics, tables),
+        *_postprocessing(tables),
         *_breakdowns(tables),
         *_questions(metrics, tables),
         *_pictures(config, manifest, tables),
@@ -139,6 +141,11 @@ def _curves(metrics: dict[str, Any], tables: dict[str, pd.DataFrame]) -> list[di
             charts=[picture(figure, alt) for figure, alt in zip(pixels, alts, strict=True)],
         ),
     ]
+
+
+def _postprocessing(tables: dict[str, pd.DataFrame]) -> list[dict]:
+    table = tables.get("postprocessing", pd.DataFrame())  # a run of before has none
+    return [section("Post-processing", describe_gains(table), [table_of(table)])] if len(table) else []
 
 
 def _breakdowns(tables: dict[str, pd.DataFrame]) -> list[dict]:

@@ -30,16 +30,18 @@ ASKED = {
 
 
 def collect_results(run_folder: Path) -> dict[str, Any]:
-    """Returns what a run has stored: metrics, summed-up questions and sizes, the device.
+    """Returns what a run has stored: metrics, summed-up questions and sizes, post-processing's gains, the device.
 
     Raises:
         FileNotFoundError: If the run has not been evaluated.
     """
     questions = summarise_questions(pd.read_csv(run_folder / "tables" / "questions.csv").fillna({"label": ""}))
+    gains = run_folder / "tables" / "postprocessing.csv"  # a run of before has none
     return {
         "metrics": read_json(run_folder / "metrics.json"),
         "questions": _records(questions),
         "sizes": _records(pd.read_csv(run_folder / "tables" / "sizes.csv")),
+        "postprocessing": _records(pd.read_csv(gains)) if gains.is_file() else [],
         "device": read_json(run_folder / "environment.json")["device"],
     }
 
@@ -121,6 +123,19 @@ def size_table(results: dict[str, Any]) -> str:
     return _markdown(["label", "score", *(f"{side} px" if side else "own size" for side in sides)], rows)
 
 
+def postprocessing_table(results: dict[str, Any]) -> str:
+    """Returns what post-processing gains on test, and what boxes would, as a Markdown table."""
+    rows = []
+    for row in results["postprocessing"]:
+        if row["split"] == "test":
+            interval = "" if row["low"] is None else f" ({row['low']:+.3f} to {row['high']:+.3f})"
+            scores = [_pair(row["mean_iou_raw"], row["mean_dice_raw"]), _pair(row["mean_iou"], row["mean_dice"])]
+            shown = [row["what"], row["settings"], row["n_images"], *scores, f"{row['gain']:+.3f}{interval}"]
+            rows.append([f"`{row['label']}`", *shown])
+    head = ["label", "what", "settings", "images", "raw mean IoU / Dice", "after", "gain in mean Dice"]
+    return _markdown(head, rows)
+
+
 def render(results: dict[str, Any], text: str) -> str:
     """Returns a document with the tables between its marks made anew; the rest stays."""
     for name, table in TABLES.items():
@@ -134,6 +149,7 @@ TABLES = {
     "scores": score_table,
     "questions": question_table,
     "sizes": size_table,
+    "post-processing": postprocessing_table,
     "protocols": protocol_table,
     "public attempts": public_table,
 }

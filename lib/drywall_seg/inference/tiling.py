@@ -1,0 +1,82 @@
+"""Photos larger than a model's input: overlapping tiles, blended, a row of them in memory at a time."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from drywall_seg.images import PAD_VALUE
+
+OVERLAP = 0.25
+"""Least share of a tile that its neighbour covers too."""
+
+Scores = Callable[[np.ndarray], np.ndarray]
+"""From tiles uint8 (N, T, T, 3) to scores float32 (N, P, T, T), one plane for each of P sentences."""
+
+
+def tile_starts(length: int, tile: int, overlap: float = OVERLAP) -> list[int]:
+    """Returns where tiles begin along a side, evenly spread: the first at 0, the last at the end.
+
+    One at 0 where a tile holds the side.
+
+    >>> tile_starts(100, 40), tile_starts(30, 40)
+    ([0, 30, 60], [0])
+    """
+    if length <= tile:
+        return [0]
+    count = int(np.ceil((length - tile) / (tile * (1 - overlap)))) + 1
+    return [round(start) for start in np.linspace(0, length - tile, count)]
+
+
+def blending_weights(tile: int) -> np.ndarray:
+    """Returns a tile's weights along a side (T), highest in its middle and near 0 at its ends, but never 0."""
+    phase = (np.arange(tile) + 0.5) / tile
+    return np.float32(np.sin(np.pi * phase) ** 2 + 1e-4)
+
+
+def tiled_scores(
+    photo: np.ndarray, n_prompts: int, score: Scores, tile: int, batch_size: int = 2, overlap: float = OVERLAP
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Scores a photo tile by tile, and blends where tiles overlap.
+
+    Tiles that reach over the photo's edge, where it is smaller than one, are padded with grey.
+
+    Args:
+        photo: uint8 (H, W, 3).
+        n_prompts: P.
+        score: The model, of tiles.
+        tile: Side of a tile in pixels of the photo.
+        batch_size: Tiles scored at once.
+        overlap: See `OVERLAP`.
+
+    Yields:
+        The first row, and float32 (P, rows, W) of the rows that no further tile changes, from the top down. No more
+        than a row of tiles is held.
+    """
+    height, width = photo.shape[:2]
+    tops, lefts = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
+    weights = blending_weights(tile)
+    across = np.zeros(max(width, tile), np.float32)
+    for left in lefts:
+        across[left : left + tile] += weights
+    total = np.zeros((n_prompts, tile, len(across)), np.float32)
+    down = np.zeros(tile, np.float32)
+    for number, top in enumerate(tops):
+        for first in range(0, len(lefts), batch_size):
+            chosen = lefts[first : first + batch_size]
+            scores = score(np.stack([_tile(photo, top, left, tile) for left in chosen]))
+            for left, planes in zip(chosen, scores, strict=True):
+                total[:, :, left : left + tile] += planes * (weights[:, None] * weights)
+        down += weights
+        done = (tops[number + 1] if number + 1 < len(tops) else height) - top
+        yield top, total[:, :done, :width] / (down[:done, None] * across[:width])
+        total = np.concatenate([total[:, done:], np.zeros_like(total[:, :done])], axis=1)
+        down = np.concatenate([down[done:], np.zeros_like(down[:done])])
+
+
+def _tile(photo: np.ndarray, top: int, left: int, tile: int) -> np.ndarray:
+    window = photo[top : top + tile, left : left + tile]
+    if window.shape[:2] == (tile, tile):
+        return window
+    canvas = np.full((tile, tile, 3), PAD_VALUE, np.uint8)
+    canvas[: window.shape[0], : window.shape[1]] = window
+    return canvas
