@@ -18,7 +18,8 @@ from drywall_seg.data.manifest import build_manifest
 from drywall_seg.data.sample import write_sample
 from drywall_seg.data.sample_pictures import draw_photograph
 from drywall_seg.images import Letterbox, normalise
-from drywall_seg.inference.predict import Predictor, to_levels
+from drywall_seg.inference.predict import Predictor
+from drywall_seg.inference.scores import to_levels
 from drywall_seg.inference.torch_backend import TorchBackend, default_device, half_precision
 from drywall_seg.models.clipseg import CLIPSegSegmenter
 from drywall_seg.presets import CLIPSEG

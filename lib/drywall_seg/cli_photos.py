@@ -155,15 +155,20 @@ def monitor(log: Path, model: str, out: Path | None) -> None:
     from drywall_seg.inference import Predictor
     from drywall_seg.inference.monitor import compare, read_log
 
-    entries, reference = read_log(log), Predictor.load(model).reference
-    table = compare(entries, reference)
-    click.echo(table.round(3).to_string(index=False))
-    for row in table[table.warning != ""].itertuples():
+    entries, predictor = read_log(log), Predictor.load(model)
+    if skipped := entries.attrs["skipped_lines"]:
+        click.echo(f"{log}: {skipped} lines are not whole and left out", err=True)
+    own = entries[entries["model"] == predictor.backend.model_hash]
+    if len(own) < len(entries):
+        click.echo(f"{log}: {len(entries) - len(own)} entries are of other models than {model} and left out", err=True)
+    table = compare(own, predictor.reference)
+    click.echo(table.round(3).to_string(index=False) if len(table) else f"no entry of {model}")
+    for row in table[table["warning"] != ""].itertuples():
         click.echo(f"warning: {row.label}: {row.warning} (n {row.n})", err=True)
-    if not reference:
+    if not predictor.reference:
         click.echo(f"{model}: knows no photos to compare with", err=True)
     if out:
         from drywall_seg.visualization.monitoring import plot_monitoring
         from drywall_seg.visualization.panels import save_figure
 
-        save_figure(plot_monitoring(entries, reference), out)
+        save_figure(plot_monitoring(own, predictor.reference), out)

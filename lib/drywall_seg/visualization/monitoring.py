@@ -92,7 +92,7 @@ def in_parts(times: pd.Series, values: np.ndarray) -> tuple[pd.Series, np.ndarra
     """
     part = np.arange(len(values)) * BINS // len(values)
     quantiles = pd.Series(values).groupby(part).quantile([0.05, 0.5, 0.95]).unstack()
-    middles = times.reset_index(drop=True).groupby(part).median()
+    middles = times.groupby(part).median()
     return middles, *quantiles.to_numpy().T
 
 
@@ -100,9 +100,9 @@ def _scale(axis: Axes, field: str) -> None:
     if field in ("presence", "doubt", "brightness"):
         axis.set_ylim(-0.03, 1.03)
     elif field == "sharpness":  # it spans two decades
-        axis.set_yscale("log", nonpositive="clip")
+        axis.set_yscale("log")
         low, high = axis.get_ylim()
-        axis.set_ylim(min(max(low, 1e-4), 0.008), max(high, 1.1))
+        axis.set_ylim(min(low, 0.008), max(high, 1.1))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
         axis.set_ylim(0, axis.get_ylim()[1] * 1.05)
