@@ -12,8 +12,10 @@ from drywall_seg.inference.tiling import tiled_scores
 if TYPE_CHECKING:
     from drywall_seg.inference.predict import Backend
 
-NATIVE = 640
-"""Side in pixels of the photos that the models were trained on: a tile is as large."""
+TILE = 480
+"""Side of a tile in pixels of the photo: a part, as training crops it, of the photos of 640 that the models know."""
+LARGE = 960
+"""Longer photos are tiled."""
 LONGEST = 2.0
 """A photo longer than this many times its short side, a panorama, has several views side by side."""
 CONTEXT = {"crack": 0.5, "taping_area": 1.0, "joint_line": 1.0}
@@ -31,16 +33,16 @@ def tile_side(size_hw: tuple[int, int], tile: int | None = None) -> int:
 
     Args:
         size_hw: Of the photo.
-        tile: Set by hand: 0 for never, else the side, for photos longer than that. None tiles at `NATIVE` pixels what
-            is longer than one and a half of them.
+        tile: Set by hand: 0 for never, else the side, for photos longer than that. None for `TILE` where a photo is
+            longer than `LARGE`.
 
     Raises:
         ValueError: If the tile is too small to show anything.
     """
     if tile is not None and tile != 0 and tile < 64:
         raise ValueError(f"a tile of {tile} pixels shows nothing; 0 for none, or 64 and more")
-    longest = NATIVE * 1.5 if tile is None else tile
-    return (tile or NATIVE) if tile != 0 and max(size_hw) > longest else 0
+    longest = LARGE if tile is None else tile
+    return (tile or TILE) if tile != 0 and max(size_hw) > longest else 0
 
 
 def large_logits(
