@@ -19,6 +19,9 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+# Where pyarrow happens to be installed pandas would keep text in its memory, which took twice as much for 10,000 rows.
+pd.options.mode.string_storage = "python"
+
 CHECKPOINT = "checkpoint"
 
 PACKAGES = ("drywall-seg", "torch", "transformers", "numpy", "pandas", "pillow", "pycocotools", "papermill")
