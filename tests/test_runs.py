@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,6 +7,7 @@ import pytest
 from drywall_seg.images import read_mask
 from drywall_seg.runs import (
     environment,
+    one_ahead,
     read_json,
     run_folder,
     whole_file,
@@ -72,3 +75,24 @@ def test_environment_says_what_a_result_depends_on():
     assert about["device"] == "cpu"
     assert about["data_fingerprint"] == "abc"
     assert about["packages"]["torch"]
+
+
+def test_one_item_is_worked_on_ahead_and_no_more():
+    begun = []
+    seen = []
+    for item, result in one_ahead(lambda n: begun.append(n) or n * n, range(5)):
+        while len(begun) < min(item + 2, 5):  # the next is begun while this one is used
+            time.sleep(0.001)
+        seen.append((item, result))
+        assert len(begun) == min(item + 2, 5)
+    assert seen == [(n, n * n) for n in range(5)] and not list(one_ahead(str, []))
+
+
+def test_what_goes_wrong_ahead_is_raised_in_its_turn():
+    def divide(n):
+        return 1 / n
+
+    pairs = one_ahead(divide, [2, 1, 0])
+    assert [next(pairs), next(pairs)] == [(2, 0.5), (1, 1.0)]
+    with pytest.raises(ZeroDivisionError):
+        next(pairs)

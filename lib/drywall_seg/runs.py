@@ -1,6 +1,7 @@
 """Run folders, and files that appear whole or not at all."""
 
 import fcntl
+import itertools
 import json
 import os
 import platform
@@ -9,7 +10,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -183,3 +185,16 @@ def progress(items: Iterable | None, desc: str, unit: str, total: int | None = N
         leave=None,
         disable=os.environ.get("RANK", "0") != "0",
     )
+
+
+def one_ahead(function: Callable[[Any], Any], items: Iterable) -> Iterator[tuple[Any, Any]]:
+    """Yields each item with what a function gives for it, in order; the next is worked on meanwhile, in a thread."""
+    left = iter(items)
+    with ThreadPoolExecutor(1) as thread:
+        ahead = [(item, thread.submit(function, item)) for item in itertools.islice(left, 1)]
+        while ahead:
+            item, future = ahead.pop()
+            result = future.result()
+            ahead = [(following, thread.submit(function, following)) for following in itertools.islice(left, 1)]
+            yield item, result
+            del result, future  # a photo may be large: it goes before the next is waited for

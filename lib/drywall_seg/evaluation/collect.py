@@ -1,7 +1,6 @@
 """Runs a model over rows of the manifest: what it says, once, for all that is counted from it."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from drywall_seg.inference.scores import to_levels
 from drywall_seg.inference.torch_backend import default_device
 from drywall_seg.paraphrases import draw_absent
 from drywall_seg.prompts import ABSENT_LABELS, canonical_prompt
-from drywall_seg.runs import progress
+from drywall_seg.runs import one_ahead, progress
 from drywall_seg.settings import RunConfig
 
 KEPT = ["image_id", "photo_id", "source", "label", "annotation_kind", "split", "width", "height"]
@@ -54,16 +53,11 @@ def predict_rows(
         photos = [read_image(manifest.image_file(group[0])) for group in batch]
         return photos, [[read_mask(manifest.mask_file(row)) for row in group] for group in batch]
 
-    with ThreadPoolExecutor(1) as reader:  # reads one batch ahead
-        ahead = reader.submit(read, batches[0]) if batches else None
-        for number, batch in enumerate(progress(batches, "predicting", "batch")):
-            photos, targets = ahead.result()
-            if number + 1 < len(batches):
-                ahead = reader.submit(read, batches[number + 1])
-            prompts = [[canonical_prompt(row.label) for row in group] for group in batch]
-            predictions = predictor.predict_batch(photos, prompts)
-            for group, answers, truths in zip(batch, predictions, targets, strict=True):
-                yield from zip(group, answers, truths, strict=True)
+    for batch, (photos, targets) in progress(one_ahead(read, batches), "predicting", "batch", len(batches)):
+        prompts = [[canonical_prompt(row.label) for row in group] for group in batch]
+        predictions = predictor.predict_batch(photos, prompts)
+        for group, answers, truths in zip(batch, predictions, targets, strict=True):
+            yield from zip(group, answers, truths, strict=True)
 
 
 def collect_histograms(

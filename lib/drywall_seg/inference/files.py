@@ -23,7 +23,7 @@ from drywall_seg.inference.monitor import append_entries, describe_photo, log_en
 from drywall_seg.inference.photos import Job, find_photos, name_jobs
 from drywall_seg.inference.predict import Prediction, Predictor
 from drywall_seg.prompts import slugs
-from drywall_seg.runs import is_address, progress, single_writer, whole_file, write_csv
+from drywall_seg.runs import is_address, one_ahead, progress, single_writer, whole_file, write_csv
 
 TABLE, COCO = "predictions.csv", "predictions.coco.json"
 WAITING = 2
@@ -131,12 +131,9 @@ def settings_hash(predictor: Predictor, wanted: Wanted) -> str:
 
 def run_here(predictor: Predictor, jobs: list[Job], wanted: Wanted, out: str) -> Iterator[list[Record]]:
     """Predicts on this machine: while one photo is predicted, the next is read and those before are written."""
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(WAITING) as writers:
-        ahead = reader.submit(read_job, jobs[0]) if jobs else None
+    with ThreadPoolExecutor(WAITING) as writers:
         writing: deque = deque()
-        for number, job in enumerate(jobs):
-            photo = ahead.result()
-            ahead = reader.submit(read_job, jobs[number + 1]) if number + 1 < len(jobs) else None
+        for job, photo in one_ahead(read_job, jobs):
             if isinstance(photo, Exception):
                 yield broken_record(job, photo)
                 continue

@@ -1,7 +1,6 @@
 """A folder of photos: inspected one by one, added up, and ordered by what a person should look at first."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from drywall_seg.inference.measure import BRE_251, Scale
 from drywall_seg.inference.predict import Predictor
 from drywall_seg.inference.review import LOOK, reasons
 from drywall_seg.prompts import slugs
-from drywall_seg.runs import progress, write_csv
+from drywall_seg.runs import one_ahead, progress, write_csv
 
 Draw = Callable[[int, np.ndarray, pd.DataFrame, dict[str, np.ndarray]], None]
 """Keeps a picture of a photo: its number, its pixels, its findings, and its masks by sentence."""
@@ -98,7 +97,8 @@ def inspect_folder(
     paths = find_site_photos(folder, scales)
     photos: list[dict[str, Any]] = []
     findings: list[pd.DataFrame] = []
-    for number, (name, photo) in enumerate(progress(_read(paths), "inspecting", "photo", len(paths)), 1):
+    photos_ahead = one_ahead(lambda name: _read(paths[name]), paths)
+    for number, (name, photo) in enumerate(progress(photos_ahead, "inspecting", "photo", len(paths)), 1):
         if isinstance(photo, Exception):
             photos.append({"photo": name, "error": _writable(str(photo))})
             continue
@@ -114,23 +114,11 @@ def inspect_folder(
     return Site(folder, table, found[["photo", *FINDINGS]], order_review(table))
 
 
-def _read(paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray | Exception]]:
-    """Reads photos, one ahead."""
-
-    def read(path: Path) -> np.ndarray | Exception:
-        try:
-            return read_image(path)
-        except (ImageError, OSError) as error:
-            return error
-
-    with ThreadPoolExecutor(1) as reader:
-        names = list(paths)
-        ahead = reader.submit(read, paths[names[0]])
-        for number, name in enumerate(names):
-            photo = ahead.result()
-            if number + 1 < len(names):
-                ahead = reader.submit(read, paths[names[number + 1]])
-            yield name, photo
+def _read(path: Path) -> np.ndarray | Exception:
+    try:
+        return read_image(path)
+    except (ImageError, OSError) as error:
+        return error
 
 
 def order_review(photos: pd.DataFrame) -> pd.DataFrame:
