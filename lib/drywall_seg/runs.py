@@ -1,6 +1,7 @@
 """Run folders, and files that appear whole or not at all."""
 
 import fcntl
+import hashlib
 import itertools
 import json
 import os
@@ -111,6 +112,12 @@ def single_writer(folder: Path) -> Iterator[None]:
         for left in (*folder.glob(".partial-*"), *folder.glob(".old-*")):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield
+
+
+def hash_file(path: str | os.PathLike) -> str:
+    """Returns the sha256 of a file's bytes, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

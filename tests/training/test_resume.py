@@ -63,7 +63,7 @@ def test_a_broken_state_is_named_and_the_one_before_used(tmp_path, damage, capsy
 
 def test_a_state_that_cannot_be_read_now_stays(tmp_path, monkeypatch):
     last = save_state(tmp_path, 1, tensors(1), {})
-    monkeypatch.setattr("drywall_seg.training.resume.open", fail_to_read, raising=False)
+    monkeypatch.setattr("drywall_seg.runs.open", fail_to_read, raising=False)
     with pytest.raises(OSError, match="Transport endpoint"):
         load_state(tmp_path)
     assert last.is_file()

@@ -13,7 +13,7 @@ from drywall_seg.data.overlays import Rows, apply_overlay, mask_path, store_mask
 from drywall_seg.data.sample import write_sample
 from drywall_seg.data.splits import assign_splits, compare_splits
 from drywall_seg.images import ImageError, read_image
-from drywall_seg.runs import progress, read_json, write_csv, write_json
+from drywall_seg.runs import hash_file, progress, read_json, write_csv, write_json
 from drywall_seg.settings import RunConfig
 
 FORMAT = 2
@@ -183,10 +183,10 @@ def _collect(
         n_degenerate += drawn.n_degenerate
         store_mask(folder, row, drawn)
         rows[row["image_id"], row["label"]] = row
-        hashes.setdefault(_sha256(path), []).append(row["image_id"])
+        hashes.setdefault(hash_file(path), []).append(row["image_id"])
     content = [f"{sha256} {ids}" for sha256, ids in sorted(hashes.items())]
-    content += [_sha256(file) for _, file in annotation_files]
-    overlay_by_sha256 = {_sha256(file): file for file in overlays}  # the same one may come with the data too
+    content += [hash_file(file) for _, file in annotation_files]
+    overlay_by_sha256 = {hash_file(file): file for file in overlays}  # the same one may come with the data too
     content += overlay_by_sha256
     applied: dict[str, dict[str, int]] = {}
     for file in overlay_by_sha256.values():
@@ -234,10 +234,6 @@ def _image_row(data_root: Path, export: Export, path: Path, image: CocoImage) ->
         "width": size_hw[1],
         "height": size_hw[0],
     }
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _remove_stale_masks(folder: Path, kept: set[str]) -> None:

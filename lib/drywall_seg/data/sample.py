@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from drywall_seg.data.sample_pictures import band, copy_photograph, draw_photograph, inside
-from drywall_seg.runs import whole_folder
+from drywall_seg.runs import hash_file, whole_folder
 
 SHAPES = ((1, 1), (1, 0.75), (0.75, 1), (1, 1), (1, 0.65), (0.8, 1))  # width, height in parts of `size`, in turn
 COPIES = {"crack": (1, 2, 1, 2, 1, 3, 1, 1) * 6, "joint": (2, 1, 3, 2) * 6}  # of a photograph: 72 and 48 images
@@ -87,7 +87,7 @@ def _write_image(folder, name, image, seed_copy):
     file_name = f"{name}_jpg.rf.{rf}.jpg"
     image.save(folder / file_name, quality=90)
     entry = {"license": 1, "file_name": file_name, "height": image.height, "width": image.width}
-    return entry, hashlib.sha256((folder / file_name).read_bytes()).hexdigest()
+    return entry, hash_file(folder / file_name)
 
 
 def _write_export(root, kind, seed, size):

@@ -18,12 +18,12 @@ from PIL import Image
 
 from drywall_seg.images import ImageError, read_image
 from drywall_seg.inference.annotations import write_coco
-from drywall_seg.inference.journal import Journal, Record, hash_file, source_state
+from drywall_seg.inference.journal import Journal, Record, source_state
 from drywall_seg.inference.monitor import append_entries, describe_photo, log_entry, photo_warnings
 from drywall_seg.inference.photos import Job, find_photos, name_jobs
 from drywall_seg.inference.predict import Prediction, Predictor
 from drywall_seg.prompts import slugs
-from drywall_seg.runs import is_address, one_ahead, progress, single_writer, whole_file, write_csv
+from drywall_seg.runs import hash_file, is_address, one_ahead, progress, single_writer, whole_file, write_csv
 
 TABLE, COCO = "predictions.csv", "predictions.coco.json"
 WAITING = 2

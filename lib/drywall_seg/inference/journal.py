@@ -1,6 +1,5 @@
 """What has been predicted into a folder: a line for each photo, so that a stopped run goes on where it was."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -10,7 +9,7 @@ from typing import Any
 import fsspec
 import pandas as pd
 
-from drywall_seg.runs import is_address, whole_file
+from drywall_seg.runs import hash_file, is_address, whole_file
 
 COLUMNS = ["photo", "prompt", "mask", "presence", "area_share", "doubt", "threshold", "seconds", "warnings"]
 FOLDER = ".predictions"
@@ -19,12 +18,6 @@ PHOTOS_A_PART = 16
 
 Record = dict[str, Any]
 """A row of the table; its private keys: `settings` it was made with, `source` state of the photo, `files` written."""
-
-
-def hash_file(path: str | Path) -> str:
-    """Returns 32 hexadecimal digits that stand for a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def source_state(photo: str) -> list[int]:

@@ -7,6 +7,7 @@ import pandas as pd
 from scipy.ndimage import find_objects, label
 
 from drywall_seg.inference.crossings import straight_runs
+from drywall_seg.inference.postprocess import EIGHT
 from drywall_seg.inference.trace import Line, trace
 
 Scale = Callable[[np.ndarray], np.ndarray]
@@ -14,7 +15,6 @@ Scale = Callable[[np.ndarray], np.ndarray]
 
 RESOLVABLE = 3.0
 """Pixels under which a width says little more than that there is something."""
-EIGHT = np.ones((3, 3), bool)
 
 BRE_251 = {
     "hairline": 0.1, "fine": 1.0, "slight": 5.0, "moderate": 15.0, "severe": 25.0, "very severe": np.inf,

@@ -11,6 +11,7 @@ from scipy.spatial import ConvexHull, QhullError
 from drywall_seg.inference.trace import trace
 
 EIGHT = np.ones((3, 3), bool)
+"""Pixels that touch at a corner are neighbours too."""
 JOIN_ANGLE = 20.0
 """Degrees by which two pieces, and the gap between them, may turn and still be one line."""
 JOIN_SIDE = 1600

@@ -18,7 +18,7 @@ from drywall_seg.data.dataset import PromptedDataset
 from drywall_seg.models import Segmenter
 from drywall_seg.models.base import Features
 from drywall_seg.models.weights import hash_weights
-from drywall_seg.runs import whole_file
+from drywall_seg.runs import hash_file, whole_file
 
 FORMAT = 1
 """Raised whenever entries are written otherwise, or `data.augment` makes other pixels of the same settings."""
@@ -117,7 +117,7 @@ def entry_file(store: FeatureStore, dataset: PromptedDataset, image_id: str, vie
     """Returns where a view's features are, or would be."""
     if image_id not in store.content:
         photo = dataset.manifest.image_file(dataset.by_image[image_id])
-        store.content[image_id] = hashlib.sha256(photo.read_bytes()).hexdigest()
+        store.content[image_id] = hash_file(photo)
     name = hashlib.sha256(f"{image_id}\n{store.content[image_id]}\n{view}".encode()).hexdigest()
     return store.folder / name[:2] / f"{name[2:34]}.f16"
 

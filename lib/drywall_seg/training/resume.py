@@ -1,6 +1,5 @@
 """The state of a training, stored so that it goes on after the machine has gone away."""
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -10,6 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
+
+from drywall_seg.runs import hash_file
 
 FOLDER = "resume"
 KEPT = 2
@@ -68,5 +69,4 @@ def _states(folder: Path) -> list[Path]:
 
 
 def _hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    return hash_file(path)[:32]
