@@ -20,7 +20,7 @@ BOX_LABEL = "taping_area"
 BOXES = {"upright_box": "axis-aligned", "turned_box": "turned"}
 """Kinds of boxes, by the beginning of their columns' names."""
 BOX_SCORES = [f"{kind}_{score}" for kind in BOXES for score in ("iou", "dice")]
-DELIVERED_SCORES = ["threshold", "presence", "tp", "fp", "fn", *BOX_SCORES]
+DELIVERED_SCORES = ["threshold", "presence", "doubt", "tp", "fp", "fn", *BOX_SCORES]
 
 CHOSEN, NOTHING = "chosen", "none chosen"
 COLUMNS = "split label what settings n_images n_photographs mean_dice_raw mean_dice gain low high".split()
@@ -38,7 +38,8 @@ WORDS = {
 def score_delivered(label: str, prediction: Prediction, target: np.ndarray) -> dict[str, Any]:
     """Scores a delivered mask against its target (H, W): `DELIVERED_SCORES`, those of boxes for a `BOX_LABEL` alone."""
     tp, fp, fn = mask_counts(prediction.mask, target)
-    scores = {"threshold": prediction.threshold, "presence": prediction.presence, "tp": tp, "fp": fp, "fn": fn}
+    scores = {name: getattr(prediction, name) for name in ("threshold", "presence", "doubt")}
+    scores |= {"tp": tp, "fp": fp, "fn": fn}
     for kind, boxes in BOXES.items() if label == BOX_LABEL else ():
         counts = mask_counts(postprocess(prediction.mask, PostProcessing(boxes=boxes)), target)
         scores |= {f"{kind}_iou": float(iou(*counts)), f"{kind}_dice": float(dice(*counts))}

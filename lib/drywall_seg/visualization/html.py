@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -11,11 +12,23 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
+# Control characters, halves of characters, line ends, and marks that turn the text after them round.
+HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
 
 def render(template: str, **values: Any) -> str:
     """Fills in `assets/<template>.html`; what is filled in is escaped."""
     text = files("drywall_seg.visualization").joinpath(f"assets/{template}.html").read_text(encoding="utf-8")
     return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text).render(**values)
+
+
+def plain(text: str) -> str:
+    r"""Writes out what would not show in a name or a sentence, or would show it as another.
+
+    >>> plain("wall\u202egpj.exe"), plain("a\tb"), plain("Wände 3.jpg")
+    ('wall\\u202egpj.exe', 'a\\u0009b', 'Wände 3.jpg')
+    """
+    return HIDDEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def section(
