@@ -108,15 +108,48 @@ def sweep(file: Path) -> None:
 @click.option("--outputs-root", default="outputs", show_default=True, help="Where the runs' folders are.")
 def report(runs: tuple[str, ...], outputs_root: str) -> None:
     """Make the first RUN's report.html again from what is stored, beside the other RUNs."""
-    from drywall_seg.config import resolve_config, resolve_path, stored_settings
+    from drywall_seg.config import config_of_run, resolve_path
     from drywall_seg.data.manifest import prepare
     from drywall_seg.runs import run_folder
     from drywall_seg.visualization.report import write_report
 
-    first, *others = (run_folder(resolve_path(outputs_root), name) for name in runs)
-    here = {"outputs_root": outputs_root, "run_name": first.name}  # wherever the folder has been moved to
-    config = resolve_config(**{**stored_settings(first), **here})
+    config = config_of_run(runs[0], outputs_root)
+    others = [run_folder(resolve_path(outputs_root), name) for name in runs[1:]]
     click.echo(write_report(config, prepare(config), others))
+
+
+@main.command()
+@click.argument("run")
+@click.option("--outputs-root", default="outputs", show_default=True, help="Where the runs' folders are.")
+@click.option("--out", type=click.Path(path_type=Path), help="The file; else gallery.html in the run's folder.")
+@click.option(
+    "--order", default="worst", show_default=True, help="worst, best, doubt, false_alarm, miss, photograph, name"
+)
+@click.option("--label", help="crack, taping_area or joint_line; else all.")
+@click.option("--split", default="test", show_default=True, type=click.Choice(["test", "val", "train"]))
+@click.option("--limit", default=200, show_default=True, type=click.IntRange(min=1), help="At most so many images.")
+@click.option("--megabytes", default=10.0, show_default=True, help="The file is kept under this.")
+def gallery(run: str, outputs_root: str, megabytes: float, **options: Any) -> None:
+    """Write images of RUN into one HTML file, to move the threshold and correct masks in, without Python."""
+    from drywall_seg.config import config_of_run
+    from drywall_seg.data.manifest import prepare
+    from drywall_seg.visualization.gallery import write_gallery
+
+    config = config_of_run(run, outputs_root)
+    out, said = write_gallery(config, prepare(config), budget=round(megabytes * 1e6), **options)
+    click.echo(said)
+    click.echo(out)
+
+
+@main.command("import-corrections")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the overlay; else data/annotations.")
+def corrections(file: Path, out: Path | None) -> None:
+    """Take what people corrected in a viewer (its FILE) into data/annotations, for the next 01_prepare and training."""
+    from drywall_seg.config import project_root
+    from drywall_seg.data.corrections import describe_import, import_corrections
+
+    click.echo(describe_import(import_corrections(file, out or project_root() / "data" / "annotations")))
 
 
 @main.command()

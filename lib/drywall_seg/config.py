@@ -72,6 +72,18 @@ def stored_settings(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in read_json(folder / "config.json").items() if name in known}
 
 
+def config_of_run(run_name: str, outputs_root: str) -> RunConfig:
+    """Returns the settings that a run has stored, wherever its folder has been moved to.
+
+    Raises:
+        FileNotFoundError: If there is no such run.
+    """
+    folder = run_folder(resolve_path(outputs_root), run_name)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder}: no run is there")
+    return resolve_config(**{**stored_settings(folder), "outputs_root": outputs_root, "run_name": run_name})
+
+
 def differing_settings(stored: dict[str, Any], config: RunConfig) -> list[str]:
     """Says which settings differ from a run's stored ones, as "name 1, now 2"; one it filled in itself does not."""
     wanted = {n: v for n, v in config.to_dict().items() if n not in FILLED_IN or v is not None}

@@ -98,7 +98,8 @@ def read_coco(path: Path) -> tuple[list[CocoImage], dict[int, str]]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error})") from error
     for key in ("images", "annotations", "categories"):
-        if not isinstance(data, dict) or not _is_list_of_dicts(data.get(key)):
+        entries = data.get(key) if isinstance(data, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise DataError(f"{path}: not COCO, {key!r} is not a list of objects")
     categories = {c.get("id"): str(c.get("name")) for c in data["categories"] if isinstance(c.get("id"), int)}
     images: dict[int, CocoImage] = {}
@@ -121,10 +122,6 @@ def read_coco(path: Path) -> tuple[list[CocoImage], dict[int, str]]:
             raise DataError(f"{where}: bbox {bbox!r:.120} is not four finite numbers")
         images[image_id].annotations.append(annotation)
     return list(images.values()), categories
-
-
-def _is_list_of_dicts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def _is_number(value: Any) -> bool:
@@ -183,7 +180,7 @@ def rasterise(annotations: Iterable[dict[str, Any]], size_hw: tuple[int, int], w
         segmentation = annotation.get("segmentation") or []
         if isinstance(segmentation, dict):
             kinds.add("rle")
-            mask |= _decode_rle(segmentation, size_hw, place)
+            mask |= decode_rle(segmentation, size_hw, place)
             continue
         rings = [ring for ring in _check_rings(segmentation, size_hw, place) if _has_area(ring, size_hw)]
         n_degenerate += len(segmentation) - len(rings)
@@ -223,7 +220,8 @@ def _clipped_box(bbox_xywh: list[float], size_hw: tuple[int, int]) -> list[np.nd
     return [np.array([[left, top, right - left, bottom - top]], np.float64)] if right > left and bottom > top else []
 
 
-def _decode_rle(rle: dict[str, Any], size_hw: tuple[int, int], place: str) -> np.ndarray:
+def decode_rle(rle: dict[str, Any], size_hw: tuple[int, int], place: str) -> np.ndarray:
+    """Returns COCO's run lengths, as a list or as text, as a mask uint8 (H, W), {0, 1}; refuses all else."""
     counts, size = rle.get("counts"), list(size_hw)
     if rle.get("size") != size:
         raise DataError(f"{place}: RLE size {rle.get('size')!r:.80} is not the image's {size}")

@@ -1,9 +1,14 @@
 """Thresholds and the presence cut, chosen on val and on nothing else."""
 
+from datetime import datetime
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from drywall_seg.evaluation.metrics import counts_at, dice, iou
+from drywall_seg.inference.predict import THRESHOLDS_FILE
+from drywall_seg.runs import read_json, write_json
 from drywall_seg.settings import THRESHOLD_RULES
 
 CANDIDATES = np.arange(1, 100) / 100
@@ -97,3 +102,27 @@ def choose_presence_cut(present: np.ndarray, absent: np.ndarray) -> float:
     cuts = np.concatenate([[0.0], (values[:-1] + values[1:]) / 2])
     gains = [(present >= cut).mean() + (absent < cut).mean() for cut in cuts]
     return float(cuts[int(np.argmax(gains))])
+
+
+def keep_threshold(checkpoint: Path, label: str, threshold: float, looking_at: str) -> str:
+    """Writes a threshold that a person chose into a checkpoint, with the note that it was by hand, when and on what.
+
+    Args:
+        checkpoint: Its folder.
+        label: Of the threshold.
+        threshold: In [0, 1].
+        looking_at: The split that the person looked at, or other words for it.
+
+    Returns:
+        How the checkpoint's thresholds were chosen, as reports say it from now on.
+    """
+    file = checkpoint / THRESHOLDS_FILE
+    stored = read_json(file)
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    by_hand = stored.get("by_hand", {}) | {label: {"threshold": threshold, "looking_at": looking_at, "time": now}}
+    before = stored.get("chosen_before", stored.get("chosen", "nowhere"))
+    hands = ", ".join(f"{name} {hand['threshold']:g} looking at {hand['looking_at']}" for name, hand in by_hand.items())
+    stored["thresholds"] = stored.get("thresholds", {}) | {label: threshold}
+    stored |= {"chosen_before": before, "by_hand": by_hand, "chosen": f"{before}; by hand: {hands}"}
+    write_json(file, stored)
+    return stored["chosen"]

@@ -1,0 +1,147 @@
+"""The viewer: one HTML block or file in which a threshold is moved and masks are corrected without Python."""
+
+import base64
+import hashlib
+import io
+import json
+import math
+import zlib
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from IPython.display import HTML
+from markupsafe import Markup, escape
+from PIL import Image
+
+from drywall_seg.data.corrections import FORMAT
+from drywall_seg.inference.scores import first_level
+from drywall_seg.visualization.html import plain, render
+from drywall_seg.visualization.views import BOTH, FOUND, MISSED, View, paint, pale, reduce_by, reduced_photo, scores_at
+
+SIDE = 1280
+"""Longer side in pixels at which the viewer shows a photo; larger ones are shown at a half, a third and so on."""
+STILL_SIDE = 320
+COLORS = {"both": BOTH, "found": FOUND, "missed": MISSED}
+EMPTY = "no photo was given."
+
+
+def threshold_viewer(views: Iterable[View], side: int = SIDE) -> HTML:
+    """Shows views in a viewer that needs no kernel and no network: threshold, truth, zoom, judgement, brush.
+
+    Figures are of the raw masks at the photos' own size, from the score histograms, whatever the size shown. What a
+    person judges or paints is saved as a download, for `drywall-seg import-corrections`. Where no script may run, a
+    picture of the first view stands in its place.
+
+    Args:
+        views: What to show; nothing to show is said so.
+        side: Longest side of a photo in pixels.
+    """
+    entries, still = [], None
+    for view in views:
+        entries.append(encode_view(view, side))
+        still = still or still_html(*still_png(view))
+    return HTML(viewer_block(entries, still))
+
+
+def viewer_block(entries: Sequence[dict[str, Any]], still: str | None, strip: bool = False, empty: str = EMPTY) -> str:
+    """Returns the viewer as an HTML block.
+
+    Args:
+        entries: As `encode_view` makes them.
+        still: HTML that stands there where no script runs; None where there are no entries.
+        strip: Show small pictures of all photos below.
+        empty: What is said where there are no entries.
+    """
+    text = to_json({"format": FORMAT, "colors": COLORS, "views": list(entries)})
+    assets = files("drywall_seg.visualization").joinpath("assets")
+    css, viewer, review = (
+        assets.joinpath(name).read_text(encoding="utf-8") for name in ("viewer.css", "viewer.js", "review.js")
+    )
+    start = (
+        'for (const root of document.querySelectorAll(".dws-viewer:not([data-started])")) '
+        '{ root.dataset.started = "1"; startViewer(root); }'
+    )
+    return render(
+        "viewer",
+        identity="dws-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16],
+        css=Markup(css),
+        script=Markup(f'(() => {{\n"use strict";\n{viewer}{review}{start}\n}})();'),
+        data=Markup(text),
+        still=Markup(still) if still else None,
+        colors=COLORS,
+        strip=strip,
+        empty=empty,
+    )
+
+
+def to_json(value: Any) -> str:
+    """Returns JSON that may stand in a script element, which would end at the first `</script`."""
+    return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")
+
+
+def encode_view(view: View, side: int = SIDE, quality: int = 82) -> dict[str, Any]:
+    """Returns a view as the viewer takes it, JSON: photo, levels and truth at a whole fraction of the photo's size."""
+    factor = math.ceil(max(view.levels.shape) / side)
+    levels = reduce_by(view.levels, factor)
+    truth = None if view.target is None else _pack((reduce_by(view.target, factor) > 0).astype(np.uint8))
+    return {
+        "name": plain(view.item.name),
+        "prompt": plain(view.item.prompt),
+        "note": plain(view.item.note),
+        "label": view.label,
+        "understood": view.understood,
+        "sha256": view.sha256,
+        "model": view.model,
+        "own_size": list(view.levels.shape),
+        "size": list(levels.shape),
+        "factor": factor,
+        "threshold": view.threshold,
+        "level": min(255, first_level(view.threshold)),
+        "presence": view.presence,
+        "presence_cut": view.presence_cut,
+        "histogram": view.histogram.tolist(),
+        "photo": to_jpeg(reduced_photo(view.image, factor), quality),
+        "levels": _pack(np.diff(levels, axis=1, prepend=np.uint8(0))),
+        "truth": truth,
+    }
+
+
+def _pack(values: np.ndarray) -> str:
+    return base64.b64encode(zlib.compress(values.tobytes(), 9)).decode()
+
+
+def to_jpeg(picture: Image.Image, quality: int = 82) -> str:
+    """Returns a picture as a data URL."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def still_png(view: View, side: int = STILL_SIDE) -> tuple[bytes, str]:
+    """Draws Original | Ground truth | Prediction of a view side by side as a PNG, and says what it is in words."""
+    factor = math.ceil(max(view.levels.shape) / side)
+    photo = reduced_photo(view.image, factor)
+    canvas = pale(photo)
+    mask = reduce_by((view.levels >= first_level(view.threshold)).astype(np.uint8), factor)
+    parts = [np.asarray(photo)]
+    if view.target is not None:
+        truth = reduce_by(view.target, factor)
+        parts.append(paint(canvas, np.zeros_like(truth), truth))
+    parts.append(paint(canvas, mask, None))
+    gap = np.full((len(canvas), 6, 3), 255, np.uint8)
+    row = [piece for part in parts for piece in (part, gap)][:-1]
+    scores = scores_at(view, view.threshold)
+    found = f"IoU {scores['iou']:.2f}" if scores["iou"] is not None else f"{scores['area']:.1%} of the photo"
+    shown = "Original, ground truth (blue) and prediction (orange)" if len(parts) == 3 else "Original and prediction"
+    words = f"{shown}: {plain(view.item.name)}, {plain(view.item.prompt)}, threshold {view.threshold:.2f}, {found}"
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(row, axis=1)).save(buffer, "PNG")
+    return buffer.getvalue(), words
+
+
+def still_html(png: bytes, words: str) -> str:
+    """Returns a picture with its words below as HTML."""
+    data = base64.b64encode(png).decode()
+    return f'<img src="data:image/png;base64,{data}" alt="{escape(words)}"><p class="dws-dim">{escape(words)}</p>'
