@@ -98,11 +98,20 @@ def fill_boxes(mask: np.ndarray, turned: bool) -> np.ndarray:
     canvas = Image.new("L", mask.shape[::-1])
     draw = ImageDraw.Draw(canvas)
     for number, window in enumerate(find_objects(labelled), 1):
-        y, x = np.nonzero(labelled[window] == number)
-        points = np.column_stack([x + window[1].start, y + window[0].start])
-        corners = _smallest_rectangle(points) if turned else _upright(points)
+        start = np.array([window[1].start, window[0].start])
+        if turned:
+            corners = _smallest_rectangle(_row_ends(labelled[window] == number) + start)
+        else:
+            corners = _upright(np.array([start, [window[1].stop - 1, window[0].stop - 1]]))
         draw.polygon([tuple(corner) for corner in np.rint(corners)], fill=255)
     return np.array(canvas)
+
+
+def _row_ends(piece: np.ndarray) -> np.ndarray:
+    """Returns the first and the last point (x, y) of each row of a component (H, W): on them lies its hull."""
+    rows, last = np.arange(len(piece)), piece.shape[1] - 1
+    left, right = piece.argmax(axis=1), last - piece[:, ::-1].argmax(axis=1)
+    return np.concatenate([np.column_stack([left, rows]), np.column_stack([right, rows])])
 
 
 def _upright(points: np.ndarray) -> np.ndarray:
