@@ -55,7 +55,7 @@ def test_the_block_holds_everything_and_asks_for_nothing(view):
     block = threshold_viewer([view]).data
     assert data_of(block)["views"][0]["name"] == view.item.name
     assert not re.search(r"https?://", block)
-    assert 'src="data:image/png' in block  # what stands there where no script runs
+    assert 'src="data:image/jpeg' in block  # what stands there where no script runs
 
 
 def test_hostile_names_are_text(predictor, view):

@@ -16,7 +16,7 @@ from drywall_seg.runs import progress, whole_file
 from drywall_seg.settings import RunConfig
 from drywall_seg.visualization.html import plain, render
 from drywall_seg.visualization.sheet_rows import ORDERS, choose_rows, order_rows, orders_of, sheet_rows
-from drywall_seg.visualization.viewer import encode_view, still_html, still_png, to_json, viewer_block
+from drywall_seg.visualization.viewer import draw_still, encode_view, still_html, to_json, viewer_block
 from drywall_seg.visualization.views import Item, View, look
 
 BUDGET = 10_000_000
@@ -99,7 +99,7 @@ def fit_entries(items: list[Item], predictor: Predictor, budget: int) -> tuple[l
         return [], None
     places = sorted({round(place) for place in np.linspace(0, len(items) - 1, TRIED)})
     tried = [look(predictor, items[place]) for place in places]
-    still = still_html(*still_png(tried[0]))
+    still = still_html(*draw_still(tried[0]))
     entries, used = [], OWN + len(still)
     most = 0.95 * (budget - used) / len(items)  # a little less: it is told by a few of them
     side = next((side for side in SIDES if _mean_bytes(tried, side) <= most), SIDES[-1])

@@ -20,7 +20,7 @@ from drywall_seg.inference.predict import Predictor
 from drywall_seg.inference.scores import first_level
 from drywall_seg.visualization.html import plain
 from drywall_seg.visualization.static import WithPicture
-from drywall_seg.visualization.viewer import still_html, still_png
+from drywall_seg.visualization.viewer import draw_still, still_html
 from drywall_seg.visualization.views import (
     Item,
     View,
@@ -124,8 +124,10 @@ def threshold_slider(
     _load(slider)
     if slider.shown is None:
         return WithPicture(_layout(slider), html=slider.said.value, text="the first photo cannot be shown")
-    png, words = still_png(slider.shown.view)
-    return WithPicture(_layout(slider), html=still_html(png, words), png=png, text=words)
+    picture, words = draw_still(slider.shown.view)
+    png = io.BytesIO()
+    picture.save(png, "PNG")
+    return WithPicture(_layout(slider), html=still_html(picture, words), png=png.getvalue(), text=words)
 
 
 def _layout(slider: Slider) -> list[widgets.Widget]:

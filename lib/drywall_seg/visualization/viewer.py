@@ -41,7 +41,7 @@ def threshold_viewer(views: Iterable[View], side: int = SIDE) -> HTML:
     entries, still = [], None
     for view in views:
         entries.append(encode_view(view, side))
-        still = still or still_html(*still_png(view))
+        still = still or still_html(*draw_still(view))
     return HTML(viewer_block(entries, still))
 
 
@@ -119,8 +119,8 @@ def to_jpeg(picture: Image.Image, quality: int = 82) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def still_png(view: View, side: int = STILL_SIDE) -> tuple[bytes, str]:
-    """Draws Original | Ground truth | Prediction of a view side by side as a PNG, and says what it is in words."""
+def draw_still(view: View, side: int = STILL_SIDE) -> tuple[Image.Image, str]:
+    """Draws Original | Ground truth | Prediction of a view side by side, and says what it is in words."""
     factor = math.ceil(max(view.levels.shape) / side)
     photo = reduced_photo(view.image, factor)
     canvas = pale(photo)
@@ -136,12 +136,9 @@ def still_png(view: View, side: int = STILL_SIDE) -> tuple[bytes, str]:
     found = f"IoU {scores['iou']:.2f}" if scores["iou"] is not None else f"{scores['area']:.1%} of the photo"
     shown = "Original, ground truth (blue) and prediction (orange)" if len(parts) == 3 else "Original and prediction"
     words = f"{shown}: {plain(view.item.name)}, {plain(view.item.prompt)}, threshold {view.threshold:.2f}, {found}"
-    buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(row, axis=1)).save(buffer, "PNG")
-    return buffer.getvalue(), words
+    return Image.fromarray(np.concatenate(row, axis=1)), words
 
 
-def still_html(png: bytes, words: str) -> str:
+def still_html(picture: Image.Image, words: str) -> str:
     """Returns a picture with its words below as HTML."""
-    data = base64.b64encode(png).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{escape(words)}"><p class="dws-dim">{escape(words)}</p>'
+    return f'<img src="{to_jpeg(picture)}" alt="{escape(words)}"><p class="dws-dim">{escape(words)}</p>'

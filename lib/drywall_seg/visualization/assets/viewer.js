@@ -95,11 +95,12 @@ function startViewer(root) {
       shown = await decodedOf(number);
     } catch (error) {
       decoded.delete(number);
-      if (now.number === number) say("badge", `Cannot be shown: ${error.message}`);
+      if (now.number === number) showError(error);
       return;
     }
     if (now.number !== number) return;  // another was asked for meanwhile
     now.shown = shown;
+    part("layers").hidden = false;
     now.counts = cumulate(view.histogram);
     for (const canvas of [base, marks]) [canvas.width, canvas.height] = [shown.width, shown.height];
     base.getContext("2d").drawImage(shown.photo, 0, 0, shown.width, shown.height);
@@ -112,6 +113,13 @@ function startViewer(root) {
     setLevel(viewer.keptLevel?.() ?? levels[view.label] ?? view.level);
   }
 
+  function showError(error) {
+    say("badge", `Cannot be shown: ${error.message}`);
+    part("layers").hidden = true;  // it still has the photo of before
+    part("review").disabled = true;
+    for (const name of ["area", "iou", "dice", "tp", "fp", "fn", "figures-of"]) say(name, "");
+  }
+
   function describe(view) {
     say("about", [view.note, `presence ${view.presence.toFixed(2)}`, view.factor > 1 ? `shown at 1/${view.factor} of its size` : ""].filter(Boolean).join("; "));
     const warnings = [];
@@ -122,7 +130,7 @@ function startViewer(root) {
     truth.disabled = !view.truth;
     say("truth-text", view.truth ? "Show the truth" : "No truth is known for this photo and sentence");
     for (const row of parts("scored")) row.hidden = !view.truth;
-    button("stored").textContent = `Back to the model's ${view.threshold.toFixed(3)}`;
+    button("stored").textContent = `Model's ${view.threshold.toFixed(3)}`;
     const place = viewer.listed.indexOf(now.number);
     button("previous").disabled = place <= 0;
     button("next").disabled = place === viewer.listed.length - 1;
