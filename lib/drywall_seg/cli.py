@@ -143,13 +143,12 @@ def gallery(run: str, outputs_root: str, megabytes: float, **options: Any) -> No
 
 @main.command("import-corrections")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the overlay; else data/annotations.")
-def corrections(file: Path, out: Path | None) -> None:
+@click.option("--out", default="data/annotations", show_default=True, help="Folder of the overlay.")
+def corrections(file: Path, out: str) -> None:
     """Take what people corrected in a viewer (its FILE) into data/annotations, for the next 01_prepare and training."""
-    from drywall_seg.config import project_root
-    from drywall_seg.data.corrections import describe_import, import_corrections
+    from drywall_seg.data.corrections import take_corrections
 
-    click.echo(describe_import(import_corrections(file, out or project_root() / "data" / "annotations")))
+    click.echo(take_corrections(str(file.absolute()), out))
 
 
 @main.command()

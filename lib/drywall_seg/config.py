@@ -120,12 +120,18 @@ def run_folder_of(config: RunConfig) -> Path:
 
 def has_checkpoint(config: RunConfig) -> bool:
     """Says whether the run has been trained."""
-    return (run_folder_of(config) / CHECKPOINT / "segmenter.json").is_file()
+    return checkpoint_of(config) is not None
+
+
+def checkpoint_of(config: RunConfig) -> Path | None:
+    """Returns the folder of the run's checkpoint; None where it has not been trained."""
+    folder = run_folder_of(config) / CHECKPOINT
+    return folder if (folder / "segmenter.json").is_file() else None
 
 
 def model_of(config: RunConfig) -> str:
     """Returns what to load: the run's checkpoint if it has one, else the configured model."""
-    return str(run_folder_of(config) / CHECKPOINT) if has_checkpoint(config) else resolve_model(config.model)
+    return str(checkpoint_of(config) or resolve_model(config.model))
 
 
 def resolve_model(model: str) -> str:

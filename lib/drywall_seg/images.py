@@ -115,7 +115,7 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
     try:
         with _opened(path) as file, Image.open(file) as image:
             mask = np.array(image)
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's kinds of "broken"
         raise ImageError(f"{path}: cannot be read as a mask ({error})") from error
     if mask.ndim != 2 or mask.dtype != np.uint8 or not np.isin(mask, (0, 255)).all():
         raise ImageError(f"{path}: a mask is one 8-bit channel with the values 0 and 255")

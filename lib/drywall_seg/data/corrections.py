@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from drywall_seg.config import resolve_path
 from drywall_seg.data.coco import DataError, decode_rle
 from drywall_seg.images import MOST_PIXELS
 from drywall_seg.prompts import LABELS
@@ -18,6 +19,13 @@ FORMAT = "drywall-seg corrections 1"
 VERDICTS = ("right", "wrong", "redraw")
 FILE = "reviewed.coco.json"
 """In `data/annotations`, whose files apply in the order of their names: after those that ship."""
+
+
+def take_corrections(file: str, folder: str = "data/annotations") -> str:
+    """Imports a file of corrections, relative to the project's root, and says what it did; nothing for no file."""
+    if not file:
+        return "no file of corrections was given"
+    return describe_import(import_corrections(resolve_path(file), resolve_path(folder)))
 
 
 def import_corrections(path: Path, folder: Path) -> dict[str, Any]:

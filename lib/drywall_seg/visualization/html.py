@@ -11,6 +11,7 @@ import jinja2
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 # Control characters, halves of characters, line ends, and marks that turn the text after them round.
 HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -48,6 +49,13 @@ def picture(figure: Figure, alt: str, kind: str = "svg+xml") -> dict[str, str]:
     with matplotlib.rc_context({"svg.hashsalt": "drywall-seg"}):  # the same figure gives the same bytes
         figure.savefig(buffer, format=form, dpi=100, metadata={"Date": None} if form == "svg" else None)
     return {"data": f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", "alt": alt}
+
+
+def to_jpeg(picture: Image.Image, quality: int = 82, subsampling: int = 2) -> str:
+    """Returns a picture as a data URL; with subsampling 0 colours keep their size, so that a hairline stays sharp."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality, optimize=True, subsampling=subsampling)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def table_of(table: pd.DataFrame, few: pd.Series | None = None) -> dict[str, list]:

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import io
 import json
 import math
 import zlib
@@ -17,7 +16,7 @@ from PIL import Image
 
 from drywall_seg.data.corrections import FORMAT
 from drywall_seg.inference.scores import first_level
-from drywall_seg.visualization.html import plain, render
+from drywall_seg.visualization.html import plain, render, to_jpeg
 from drywall_seg.visualization.views import BOTH, FOUND, MISSED, View, paint, pale, reduce_by, reduced_photo, scores_at
 
 SIDE = 1280
@@ -110,13 +109,6 @@ def encode_view(view: View, side: int = SIDE, quality: int = 82) -> dict[str, An
 
 def _pack(values: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(values.tobytes(), 9)).decode()
-
-
-def to_jpeg(picture: Image.Image, quality: int = 82) -> str:
-    """Returns a picture as a data URL."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=quality, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def draw_still(view: View, side: int = STILL_SIDE) -> tuple[Image.Image, str]:
