@@ -52,6 +52,7 @@ def test_it_is_live(open_slider, figures, keep_picture):  # noqa: F811
     after = changed(page, before)
     assert int(after[4]) > int(before[4])  # at a lower threshold more is found
     keep_picture(page, f"slider {open_slider.where}")
+    pages.axe(page, ".widget-vbox")
     pages.quiet(page)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from importlib.resources import files
 from typing import Any
 from uuid import uuid4
 
@@ -27,7 +28,9 @@ class WithPicture(widgets.VBox):
     def __init__(self, children: Sequence[widgets.Widget], html: str, png: bytes | None = None, text: str = "a widget"):
         name = f"dws-static-{uuid4().hex}"
         super().__init__([widgets.HTML(f"<style>.{name}{{display:none}}</style>"), *children])
-        self._static = {"text/html": f'<div class="{name}">{html}</div>', "text/plain": text}
+        script = files("drywall_seg.visualization").joinpath("assets/widget_help.js").read_text(encoding="utf-8")
+        named = f'<script>((name) => {{\n{script}}})("{name}");</script>'
+        self._static = {"text/html": f'<div class="{name}">{html}</div>{named}', "text/plain": text}
         if png is not None:
             self._static["image/png"] = base64.b64encode(png).decode()
 
