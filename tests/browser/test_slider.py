@@ -5,7 +5,6 @@ from statistics import median
 import pytest
 
 from . import pages, sample_views, timing
-from .shared import figures, keep_picture  # noqa: F401
 
 pytestmark = pytest.mark.slow
 
@@ -37,13 +36,13 @@ def figures_of(page):
 
 def changed(page, before):
     page.wait_for_function(
-        "before => [...document.querySelectorAll('.widget-html-content table b')].map(b => b.textContent).join() != before",
+        "old => [...document.querySelectorAll('.widget-html-content table b')].map(b => b.textContent).join() != old",
         arg=",".join(before),
     )
     return figures_of(page)
 
 
-def test_it_is_live(open_slider, figures, keep_picture):  # noqa: F811
+def test_it_is_live(open_slider, figures, keep_picture):
     page = open_slider()
     handle = page.locator(HANDLE).first
     before = figures_of(page)
@@ -95,7 +94,7 @@ def test_keyboard_alone(open_slider):
     changed(page, before)
 
 
-def test_touch(open_slider, keep_picture):  # noqa: F811
+def test_touch(open_slider, keep_picture):
     page = open_slider("phone")
     handle = page.locator(HANDLE).first
     handle.scroll_into_view_if_needed()

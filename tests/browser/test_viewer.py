@@ -21,7 +21,6 @@ from drywall_seg.visualization.viewer import encode_view, threshold_viewer, view
 from drywall_seg.visualization.views import Item, look
 
 from . import pages, sample_views, timing
-from .shared import figures, keep_picture  # noqa: F401
 
 pytestmark = pytest.mark.slow
 

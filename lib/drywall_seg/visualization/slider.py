@@ -88,7 +88,9 @@ class Slider:
         self.steps = {name: widgets.Checkbox(description=words, indent=False) for name, words in STEPS.items()}
         self.picture = widgets.Image(format="jpeg", layout=widgets.Layout(max_width="100%"))
         self.figures, self.said = widgets.HTML(), widgets.HTML()
-        self.keep = widgets.Button(description="Keep as threshold for this run", layout=widgets.Layout(width="auto"))
+        self.keep = widgets.Button(
+            description="Keep as threshold for this run", layout=widgets.Layout(width="auto", align_self="flex-start")
+        )
 
     def photos(self) -> list[tuple[str, int]]:
         """Returns the photos of the chosen sentence by name, as a Dropdown takes them."""
