@@ -1,6 +1,7 @@
 """The viewer, driven by mouse, keyboard and touch, wherever it can be opened."""
 
 import json
+import shutil
 from dataclasses import replace
 from statistics import median
 
@@ -261,6 +262,26 @@ def test_touch(open_views, views):
     page.locator('[data-do="undo"]').tap()
     assert page.locator('[data-do="undo"]').is_disabled()
     pages.quiet(page)
+
+
+def test_a_notebook_that_is_not_trusted_has_a_picture_and_no_dead_control(
+    executed_html, write_notebook, sample_root, tmp_path, folder, lab, page, keep_picture
+):
+    """JupyterLab drops scripts and styles of a notebook that came from somebody else."""
+    cells = [
+        sample_views.cell(sample_root, tmp_path / "p", last) for last in (sample_views.VIEWER, sample_views.SLIDER)
+    ]
+    notebook = write_notebook("mailed", *cells)
+    executed_html(notebook)
+    shutil.copy(tmp_path / notebook.name, folder / "untrusted.ipynb")
+    opened = page()
+    opened.goto(f"{lab}/lab/workspaces/untrusted/tree/untrusted.ipynb?reset", wait_until="commit")
+    outputs = opened.locator(".jp-OutputArea-output")
+    pictures = outputs.locator("img[alt^='Original, ground truth']")
+    pictures.nth(1).wait_for()
+    assert [pictures.nth(number).is_visible() for number in range(pictures.count())] == [True, True]
+    assert outputs.locator("button, input, select").count() == 0
+    keep_picture(opened, "not trusted")
 
 
 STATES = ["truth", "no truth", "nothing found", "empty truth", "unknown sentence", "not present", "broken", "painted"]

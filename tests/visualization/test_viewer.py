@@ -61,7 +61,7 @@ def test_the_block_holds_everything_and_asks_for_nothing(view):
 def test_hostile_names_are_text(predictor, view):
     shown = look(predictor, Item(HOSTILE, view.item.photo, f"segment {HOSTILE}", None, HOSTILE))
     block = threshold_viewer([shown]).data
-    assert block.count("<script") == 2 and "alert(" in block
+    assert block.count("<script") == 3 and "alert(" in block
     entry = data_of(block)["views"][0]
     assert entry["name"] == entry["note"] == HOSTILE.replace("\u202e", r"\u202e")
     assert "\u202e" not in block

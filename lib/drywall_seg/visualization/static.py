@@ -38,4 +38,4 @@ class WithPicture(widgets.VBox):
         """Shows the copy and then the widgets; IPython asks for this first, in ipywidgets 7 and 8 alike."""
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         display(self._static, raw=True)
-        display({WIDGET: view, "text/plain": self._static["text/plain"]}, raw=True)
+        display({WIDGET: view, "text/plain": "(widgets: run this cell)"}, raw=True)

@@ -83,6 +83,8 @@ function startViewer(root) {
     if (part(name).textContent !== text) part(name).textContent = text;
   };
   const data = JSON.parse(part("data").textContent);
+  const live = root.querySelector(".dws-live");
+  live.innerHTML = part("controls").textContent;
   const stage = part("stage"),
     base = part("base"),
     marks = part("marks");
@@ -369,7 +371,7 @@ function startViewer(root) {
   for (const control of root.querySelectorAll("button, select, input, summary, [tabindex]"))
     control.dataset.lmSuppressShortcuts = "true";
   root.querySelector(".dws-still").hidden = true;
-  root.querySelector(".dws-live").hidden = false;
+  live.hidden = false;
   show(0);
 }
 
