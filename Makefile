@@ -40,6 +40,11 @@ docs/compact.png: setup
 	$(BIN)/drywall-seg run 03_evaluate -p model compact -p data_root data/sample --run-name compact-sample
 	$(call PICTURE,compact-sample,$@)
 
+docs/viewer.png: .venv/browser-ready chromium
+	$(BIN)/drywall-seg run 03_evaluate -p model compact -p data_root data/sample --run-name compact-sample
+	$(BIN)/drywall-seg gallery compact-sample --order best --label crack --limit 12
+	$(BIN)/python -m tests.browser.picture outputs/compact-sample/gallery.html $@
+
 # How much faster than CLIPSeg the compact model is, here.
 benchmark: setup
 	$(BIN)/drywall-seg benchmark

@@ -72,7 +72,7 @@ class Slider:
     """While a photo is changed, its widgets' changes are not the user's."""
 
     def __post_init__(self) -> None:
-        self.ask = lru_cache(maxsize=16)(lambda number: _prepare(look(self.predictor, self.items[number])))
+        self.ask = lru_cache(maxsize=4)(lambda number: _prepare(look(self.predictor, self.items[number])))
         prompts = list(dict.fromkeys(item.prompt for item in self.items))
         wide = {"style": {"description_width": "6.5em"}, "layout": widgets.Layout(width="min(100%, 38em)")}
         named = [(plain(text), text) for text in prompts]

@@ -130,7 +130,8 @@ function startViewer(root) {
     stage.style.maxWidth = `${Math.round(620 * Math.min(1, shown.width / shown.height))}px`;
     zoom(1 / now.scale);
     root.dispatchEvent(new CustomEvent("arrive"));
-    setLevel(viewer.keptLevel?.() ?? levels[view.label] ?? view.level);
+    const kept = viewer.keptLevel();
+    setLevel(kept ?? levels[view.label] ?? view.level, kept === undefined);
   }
 
   function showError(error) {
@@ -176,10 +177,10 @@ function startViewer(root) {
     }
   }
 
-  function setLevel(level) {
+  function setLevel(level, remembered = true) {
     now.level = Math.min(255, Math.max(0, Math.round(level)));
     const view = data.views[now.number];
-    levels[view.label] = now.level;
+    if (remembered) levels[view.label] = now.level;
     part("threshold").value = now.level;
     const text = (now.level === view.level ? view.threshold : thresholdOf(now.level)).toFixed(3);
     part("threshold").setAttribute("aria-valuetext", text);
@@ -203,7 +204,7 @@ function startViewer(root) {
 
   function write(view, showTruth) {
     const { counts, level } = now,
-      painted = viewer.isPainted?.() ?? false;
+      painted = viewer.isPainted();
     const [tp, fp, fn] = painted
       ? countPixels(now.shown.code, level)
       : [counts.tp[level], counts.fp[level], counts.truths - counts.tp[level]];
