@@ -5,12 +5,13 @@ import sys
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from . import pages
 
 
 def main(gallery, out):
+    from playwright.sync_api import sync_playwright  # this module is looked at where it is not installed, too
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=pages.FLAGS)
         page = browser.new_page(viewport={"width": 1180, "height": 1000})
@@ -23,4 +24,5 @@ def main(gallery, out):
     Image.open(out).convert("P", palette=Image.Palette.ADAPTIVE, colors=192).save(out, optimize=True)
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -53,7 +53,9 @@ def viewer_block(entries: Sequence[dict[str, Any]], still: str | None, strip: bo
         strip: Show small pictures of all photos below.
         empty: What is said where there are no entries.
     """
-    text = to_json({"format": FORMAT, "colors": COLORS, "views": list(entries)})
+    photos = {photo: number for number, photo in enumerate(dict.fromkeys(entry["photo"] for entry in entries))}
+    views = [{**entry, "photo": photos[entry["photo"]]} for entry in entries]  # one photo is asked for several things
+    text = to_json({"format": FORMAT, "colors": COLORS, "photos": list(photos), "views": views})
     assets = files("drywall_seg.visualization").joinpath("assets")
     css, viewer, review = (
         assets.joinpath(name).read_text(encoding="utf-8") for name in ("viewer.css", "viewer.js", "review.js")

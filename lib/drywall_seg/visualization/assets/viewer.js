@@ -83,15 +83,16 @@ function startViewer(root) {
     if (part(name).textContent !== text) part(name).textContent = text;
   };
   const data = JSON.parse(part("data").textContent);
+  for (const view of data.views) view.photo = data.photos[view.photo];
   const live = root.querySelector(".dws-live");
   live.innerHTML = part("controls").textContent;
   const stage = part("stage"),
     base = part("base"),
     marks = part("marks");
-  const now = { number: -1, level: 0, before: false, shown: null, table: null, scale: 1, x: 0, y: 0 };
+  const now = { number: -1, level: 0, before: false, shown: null, scale: 1, x: 0, y: 0 };
   const levels = {}; // the threshold last shown of each label
   const decoded = new Map();
-  const viewer = { root, data, now, part, parts, button, say, draw, show, decodedOf, zoom, pan, setLevel, move };
+  const viewer = { root, data, now, part, parts, button, say, draw, show, decodedOf, zoom, pan };
 
   function decodedOf(number) {
     if (!decoded.has(number)) {
@@ -195,7 +196,7 @@ function startViewer(root) {
       { pixels } = now,
       view = data.views[now.number];
     const showTruth = part("truth").checked && Boolean(view.truth);
-    const table = (now.table = colorTable(now.level, showTruth, data.colors));
+    const table = colorTable(now.level, showTruth, data.colors);
     for (let i = 0; i < code.length; i++) pixels[i] = table[code[i]];
     marks.getContext("2d").putImageData(now.image, 0, 0);
     write(view, showTruth);
