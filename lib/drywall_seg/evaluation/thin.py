@@ -1,5 +1,6 @@
 """Scores of thin structures, which areas judge badly: skeletons, outlines, and distances within a tolerance."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,13 +51,12 @@ def match_within(pred: np.ndarray, true: np.ndarray, tolerance: float) -> Matche
         true: bool (H, W).
         tolerance: Largest distance between pixel centres, in pixels, inclusive.
     """
-    counts = (_count_near(pred, true, tolerance), pred.sum(), _count_near(true, pred, tolerance), true.sum())
-    return Matches(*map(int, counts))
+    return _match_within_each(pred, true, [tolerance])[0]
 
 
-def tolerance_matches(mask: np.ndarray, target: np.ndarray, pixels_at_640: float) -> Matches:
-    """Matches the areas of mask and target (H, W) within a tolerance that grows with the photo."""
-    return match_within(mask > 0, target > 0, pixels_at_640 * max(mask.shape) / 640)
+def tolerance_matches(mask: np.ndarray, target: np.ndarray, pixels_at_640: Sequence[float]) -> list[Matches]:
+    """Matches the areas of mask and target (H, W) within each of some tolerances, which grow with the photo."""
+    return _match_within_each(mask > 0, target > 0, [pixels * max(mask.shape) / 640 for pixels in pixels_at_640])
 
 
 def boundary_matches(mask: np.ndarray, target: np.ndarray, pixels_at_640: float = 2) -> Matches:
@@ -90,7 +90,7 @@ def centre_line_matches(mask: np.ndarray, target: np.ndarray) -> Matches:
 
 def crack_scores(mask: np.ndarray, target: np.ndarray) -> dict[str, float]:
     """Returns tolerance_f1_2px and tolerance_f1_4px (pixels at 640) and boundary_f1 (2 px at 640)."""
-    matches = [tolerance_matches(mask, target, pixels) for pixels in (2, 4)]
+    matches = tolerance_matches(mask, target, (2, 4))
     scores = [precision_recall_f1(m)[2] for m in (*matches, boundary_matches(mask, target))]
     return dict(zip(CRACK_SCORES, scores, strict=True))
 
@@ -126,11 +126,17 @@ def _points(mask: np.ndarray) -> np.ndarray:
     return np.column_stack(np.divmod(np.flatnonzero(mask), mask.shape[1]))  # several times as fast as argwhere
 
 
-def _count_near(points: np.ndarray, others: np.ndarray, tolerance: float) -> int:
-    """Counts points within a tolerance of others; those outside them are nearest to a pixel of their outline."""
+def _match_within_each(pred: np.ndarray, true: np.ndarray, tolerances: Sequence[float]) -> list[Matches]:
+    n_pred, n_true = np.count_nonzero(pred), np.count_nonzero(true)
+    near = zip(_count_near(pred, true, tolerances), _count_near(true, pred, tolerances), strict=True)
+    return [Matches(pred_near, n_pred, true_near, n_true) for pred_near, true_near in near]
+
+
+def _count_near(points: np.ndarray, others: np.ndarray, tolerances: Sequence[float]) -> list[int]:
+    """Counts points within each tolerance of others; those outside them are nearest to a pixel of their outline."""
     far, count = points & ~others, np.count_nonzero(points & others)
     edge, asked = _points(outline(others)), _points(far)
     if not len(edge) or not len(asked):
-        return count
-    distances, _ = cKDTree(edge).query(asked, distance_upper_bound=tolerance + 1e-6)
-    return count + np.count_nonzero(distances <= tolerance + 1e-9)
+        return [count] * len(tolerances)
+    distances, _ = cKDTree(edge).query(asked, distance_upper_bound=max(tolerances) + 1e-6)
+    return [count + np.count_nonzero(distances <= tolerance + 1e-9) for tolerance in tolerances]
