@@ -110,6 +110,9 @@ def test_a_threshold_is_kept_with_the_note_that_it_was_by_hand(predictor, items,
     assert again.thresholds[label] == predictor.thresholds[label] == 0.2
     assert again.chosen == predictor.chosen == stored["chosen"]
     assert "run 03_evaluate again" in texts(box)
+    named(box, "Next photo").click()
+    named(box, "Previous photo").click()
+    assert f"threshold for {label} is 0.200" in texts(box)
 
 
 def test_states_are_said(predictor, items, tmp_path):

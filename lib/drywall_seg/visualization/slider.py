@@ -199,7 +199,8 @@ def _load(slider: Slider) -> None:
 
 
 def _words(slider: Slider, view: View) -> str:
-    words = [f"The model's threshold for {view.label} is {view.threshold:.3f}; presence here is {view.presence:.2f}."]
+    own = slider.predictor.thresholds[view.label]
+    words = [f"The model's threshold for {view.label} is {own:.3f}; presence here is {view.presence:.2f}."]
     if not view.understood:
         words.append(f"This sentence is none of the model's labels' own; it is taken for {view.label}, the nearest.")
     if view.presence < view.presence_cut:
