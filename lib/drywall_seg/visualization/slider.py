@@ -165,9 +165,7 @@ def _choose_prompt(slider: Slider) -> None:
 
 def _move(slider: Slider, steps: int) -> None:
     values = [value for _, value in slider.photo.options]
-    place = values.index(slider.photo.value) + steps
-    if 0 <= place < len(values):
-        slider.photo.value = values[place]
+    slider.photo.value = values[np.clip(values.index(slider.photo.value) + steps, 0, len(values) - 1)]
 
 
 def _load(slider: Slider) -> None:
@@ -193,8 +191,7 @@ def _load(slider: Slider) -> None:
         slider.steps[name].description = f"{words} (as chosen)" if chosen else words
     if before is None or before.view.label != view.label:
         slider.level.value = min(255, first_level(view.threshold))
-    slider.loading = False
-    slider.shown, slider.said.value = shown, _words(slider, view)
+    slider.loading, slider.shown, slider.said.value = False, shown, _words(slider, view)
     _draw(slider)
 
 
