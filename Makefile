@@ -7,7 +7,7 @@ BIN := .venv/bin
 # glibc gives every large tensor back to the system and takes it anew: a fifth of a training step on a CPU went there.
 MALLOC := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: setup demo benchmark train-compact test test-faults test-browser test-widgets7 test-all lint strip set-repository clean
+.PHONY: setup demo benchmark train-compact test test-faults test-browser test-colab test-all lint strip set-repository clean
 
 setup: .venv/ready
 
@@ -83,24 +83,24 @@ test-browser: .venv/browser-ready chromium
 	OMP_NUM_THREADS=1 BROWSER=required $(BIN)/python -m pytest -m slow tests/browser
 
 # The same with Colab's widgets, kernel and the front end of their time. What differs is installed (150 MB); all else,
-# torch too, is .venv's: its folder of packages comes behind .venv-widgets7's own on the path.
-WIDGETS7 := .venv-widgets7/bin/python
+# torch too, is .venv's: its folder of packages comes behind .venv-colab's own on the path.
+COLAB := .venv-colab/bin/python
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 
-.venv-widgets7/ready: .venv/browser-ready constraints/widgets7.txt
-	$(BIN)/python -m venv --clear --without-pip .venv-widgets7
-	$(BIN)/python -m pip --python $(WIDGETS7) $(PIP_INSTALL) --no-deps --requirement constraints/widgets7.txt
-	@behind=$$($(BIN)/python -c '$(PURELIB)') && front=$$($(WIDGETS7) -c '$(PURELIB)') && \
+.venv-colab/ready: .venv/browser-ready constraints/colab.txt
+	$(BIN)/python -m venv --clear --without-pip .venv-colab
+	$(BIN)/python -m pip --python $(COLAB) $(PIP_INSTALL) --no-deps --requirement constraints/colab.txt
+	@behind=$$($(BIN)/python -c '$(PURELIB)') && front=$$($(COLAB) -c '$(PURELIB)') && \
 	  echo "import site; site.addsitedir('$$behind')" > "$$front/behind.pth"
 	@touch $@
 
-test-widgets7: .venv-widgets7/ready chromium
-	OMP_NUM_THREADS=1 BROWSER=required $(WIDGETS7) -m pytest tests/browser $(wildcard tests/visualization/test_slider.py)
+test-colab: .venv-colab/ready chromium
+	OMP_NUM_THREADS=1 BROWSER=required $(COLAB) -m pytest tests/browser $(wildcard tests/visualization/test_slider.py)
 
 # The browser's tests measure times: they run by themselves.
 test-all: setup .venv/browser-ready chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore tests/browser
-	$(MAKE) test-browser test-widgets7
+	$(MAKE) test-browser test-colab
 
 lint: setup
 	$(BIN)/ruff check .

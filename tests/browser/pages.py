@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-# npm's folder: .venv/axe, also for the tests that .venv-widgets7 runs.
+# npm's folder: .venv/axe, also for the tests that .venv-colab runs.
 AXE = Path(os.environ.get("AXE", Path(__file__).parents[2] / ".venv/axe")) / "node_modules/axe-core/axe.min.js"
 
 VIEWPORTS = {
