@@ -76,7 +76,7 @@ PIP_INSTALL := install --quiet --disable-pip-version-check
 .PHONY: chromium
 chromium:
 	@command -v chromium >/dev/null || \
-	  { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -qq --yes chromium; } || \
+	  { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes chromium >/dev/null; } || \
 	  { echo "chromium is needed on the PATH (Debian: apt-get install chromium)"; exit 1; }
 
 test-browser: .venv/browser-ready chromium
