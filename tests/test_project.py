@@ -1,8 +1,10 @@
 """What holds for the project as a whole."""
 
 import ast
+import json
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -13,6 +15,10 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "lib" / "drywall_seg"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MODULES = sorted(LIBRARY.rglob("*.py"))
+
+
+def canonical(name):
+    return re.sub("[-_.]+", "-", name).lower()
 
 
 def test_environment_yml_has_the_same_floors():
@@ -30,10 +36,27 @@ def test_dependencies_are_floors():
 
 def test_tested_versions_are_exact_and_cover_the_dependencies():
     lines = [s for s in (ROOT / "constraints/tested.txt").read_text().splitlines() if s and not s.startswith("#")]
-    pinned = {re.sub("[-_.]+", "-", line.partition("==")[0]).lower() for line in lines}
+    pinned = {canonical(line.partition("==")[0]) for line in lines}
     assert all("==" in line for line in lines)
     wanted = PYPROJECT["project"]["dependencies"] + PYPROJECT["project"]["optional-dependencies"]["dev"]
-    assert {re.sub("[-_.]+", "-", re.split(r"[\[>]", w)[0]).lower() for w in wanted} <= pinned
+    assert {canonical(re.split(r"[\[>]", w)[0]) for w in wanted} <= pinned
+
+
+@pytest.mark.slow
+def test_an_install_over_colabs_versions_moves_none_of_them(tmp_path):
+    """A floor above one of them would: pip then finds no way to keep to the constraints. (torch: the CPU's here.)"""
+    wanted = [".", "torch==2.13.0", "--constraint", "constraints/colab.txt"]
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", *wanted]
+    run = [*command, "--report", str(tmp_path / "report.json")]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report.json").read_text())["install"]
+    chosen = {canonical(item["metadata"]["name"]): item["metadata"]["version"] for item in report}
+    pins = dict(line.split("==") for line in (ROOT / "constraints/colab.txt").read_text().split() if "==" in line)
+    pins = {canonical(name): version for name, version in pins.items()}
+    both = chosen.keys() & pins.keys()
+    assert {"numpy", "pandas", "ipywidgets", "transformers", "pillow"} <= both
+    assert {name: chosen[name] for name in both} == {name: pins[name] for name in both}
 
 
 def test_the_repository_is_named_in_one_place():
