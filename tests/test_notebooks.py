@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from drywall_seg.cli import main
+from drywall_seg.config import resolve_config
 from drywall_seg.images import read_mask
 from drywall_seg.notebooks import (
     PIPELINE,
@@ -18,12 +19,13 @@ from drywall_seg.notebooks import (
     notebook_file,
     photos_of,
     run_notebook,
+    say_device,
 )
 from drywall_seg.settings import RunConfig
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-LOOKING = {"other_run", "corrections"}
-"""Parameters for a person who looks at results: of one notebook each, not of a run."""
+LOOKING = {"other_run", "corrections", "drive", "roboflow"}
+"""Parameters for a person who looks at results or brings data: of one notebook each, not of a run."""
 FAST = {"image_size": 64, "epochs": 1}
 
 
@@ -229,6 +231,22 @@ def test_the_whole_pipeline_headless(project):
     assert len(predicted) == 3 * len(photos)
     report = (folder / "predictions" / "report" / "report.html").read_text()
     assert all(photo.name in report for photo in photos)
+
+
+def test_without_a_gpu_it_says_what_will_be_slow(monkeypatch):
+    compact, clipseg = resolve_config(), resolve_config(preset="clipseg_decoder")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "no GPU: training takes about 3 min for the drawn sample" in say_device(compact)
+    assert "training CLIPSeg on the full exports takes hours" in say_device(clipseg)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "Tesla T4")
+    assert say_device(clipseg) == "on Tesla T4"
+
+
+def test_every_notebook_asks_for_a_t4():
+    for path in NOTEBOOKS:
+        metadata = nbformat.read(path, as_version=4).metadata
+        assert (metadata.accelerator, metadata.colab.gpuType) == ("GPU", "T4")
 
 
 def test_photos_are_a_path_or_are_uploaded_in_colab(tmp_path, monkeypatch):

@@ -62,6 +62,18 @@ def photos_of(photos: str, folder: Path) -> Path:
     return folder
 
 
+def say_device(config: RunConfig) -> str:
+    """Says what a run will be computed on, and where there is no GPU, what will be slow and what to do about it."""
+    from drywall_seg.inference.torch_backend import default_device, device_name
+
+    if default_device() == "cuda":
+        return f"on {device_name()}"
+    slow = "training takes about 3 min for the drawn sample, an hour or more for the full exports"
+    if config.preset.startswith("clipseg"):
+        slow = "training CLIPSeg on the full exports takes hours, its decoder alone (preset clipseg_decoder) less"
+    return f"on {device_name()}, no GPU: {slow}. In Colab: Runtime > Change runtime type > T4 GPU. It goes on as it is."
+
+
 def declared_parameters(path: Path) -> dict[str, Any]:
     """Returns the names in a notebook's parameters cell with their defaults.
 
