@@ -262,3 +262,36 @@ def test_photos_are_a_path_or_are_uploaded_in_colab(tmp_path, monkeypatch):
     chosen.clear()
     with pytest.raises(ValueError, match="no file was chosen"):
         photos_of("upload", tmp_path / "uploaded")
+
+
+@pytest.fixture
+def colab(tmp_path_factory, monkeypatch):
+    """Stands in for Colab as papermill's child kernel sees it: google.colab is there, and nobody answers it."""
+    folder = tmp_path_factory.mktemp("colab")
+    (folder / "google" / "colab").mkdir(parents=True)
+    (folder / "google" / "colab" / "__init__.py").touch()
+    late = "class TimeoutException(Exception):\n    pass\n\n\ndef get(key):\n    raise TimeoutException(key)\n"
+    (folder / "google" / "colab" / "userdata.py").write_text(late)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab-external-images_20260801")
+
+
+def test_in_colabs_child_kernel_a_key_is_asked_for_in_plain_words(project, colab, monkeypatch):
+    monkeypatch.delenv("ROBOFLOW_API_KEY", raising=False)
+    parameters = {"roboflow": "team/cracks/3", "data_root": "data/raw"}
+    with pytest.raises(NotebookError, match="no key: set ROBOFLOW_API_KEY in the environment"):
+        run_notebook("01_prepare", parameters)
+    assert not (project / "data" / "raw").exists()
+
+
+def test_a_key_is_in_no_file_and_in_no_error(project, colab, monkeypatch):
+    """With a key, and a proxy where nobody listens in the place of the network."""
+    key = "planted-0f3c9a7be2"
+    for name, value in {"ROBOFLOW_API_KEY": key, "HTTPS_PROXY": "http://127.0.0.1:9"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(NotebookError, match="Roboflow team/cracks/3") as failure:
+        run_notebook("01_prepare", {"roboflow": "team/cracks/3", "data_root": "data/raw"})
+    assert key not in str(failure.value)
+    files = [path for path in project.rglob("*") if path.is_file()]
+    assert any(path.name == "01_prepare.ipynb" and "outputs" in path.parts for path in files)
+    assert not [path for path in files if key.encode() in path.read_bytes()]
