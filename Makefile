@@ -82,8 +82,8 @@ chromium:
 test-browser: .venv/browser-ready chromium
 	OMP_NUM_THREADS=1 BROWSER=required $(BIN)/python -m pytest -m slow tests/browser
 
-# The same with Colab's widgets, kernel and the front end of their time. What differs is installed (150 MB); all else,
-# torch too, is .venv's: its folder of packages comes behind .venv-colab's own on the path.
+# The fast suite and the browser's with the versions that Colab has preinstalled, and the front end of its widgets' time.
+# What differs is installed (700 MB); all else, torch too, is .venv's: its packages come behind .venv-colab's own.
 COLAB := .venv-colab/bin/python
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 
@@ -95,7 +95,8 @@ PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 	@touch $@
 
 test-colab: .venv-colab/ready chromium
-	OMP_NUM_THREADS=1 BROWSER=required $(COLAB) -m pytest tests/browser $(wildcard tests/visualization/test_slider.py)
+	OMP_NUM_THREADS=1 $(COLAB) -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 BROWSER=required $(COLAB) -m pytest -m slow tests/browser
 
 # The browser's tests measure times: they run by themselves.
 test-all: setup .venv/browser-ready chromium

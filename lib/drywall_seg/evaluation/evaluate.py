@@ -202,9 +202,12 @@ def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]
         raise FileNotFoundError(f"{folder / 'metrics.json'}: not there; run 03_evaluate with this run_name first")
     texts = {"image_id": str, "photo_id": str, "value": str}
     numbers = dict.fromkeys(("width", "height", "tp", "fp", "fn"), int) | {"iou": float, "dice": float}
-    tables = {path.stem: pd.read_csv(path, dtype=texts) for path in sorted((folder / TABLES).glob("*.csv"))}
+    exact = {"float_precision": "round_trip"}  # pandas 2, which Colab has, else reads a last digit otherwise
+    tables = {path.stem: pd.read_csv(path, dtype=texts, **exact) for path in sorted((folder / TABLES).glob("*.csv"))}
     tables["questions"]["label"] = tables["questions"].label.fillna("")
-    tables["per_image"] = pd.read_csv(folder / "per_image.csv", dtype=texts | numbers)  # also where it has no rows
+    tables["per_image"] = pd.read_csv(
+        folder / "per_image.csv", dtype=texts | numbers, **exact
+    )  # also where it has no rows
     return read_json(folder / "metrics.json"), tables
 
 
