@@ -26,9 +26,8 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 ]
 
-# What Voila's page logs or asks for, whatever the notebook: a pattern, and why it may. JupyterLab's does neither.
+# What Voila's page logs, whatever the notebook: a pattern, and why it may. JupyterLab's does not.
 VOILA_ITSELF = {
-    r"https://cdn\.jsdelivr\.net/npm/@fortawesome/fontawesome-free@": "its template's icon font",
     r"(?s)reading 'Queue'.*/@voila-dashboards/widgets-manager7/": "under ipywidgets 7 it takes MathJax 3 for MathJax 2",
 }
 

@@ -22,7 +22,16 @@ LAB = [
     "--LabApp.extension_manager=readonly",
     "--LabApp.expose_app_in_browser=True",  # the kernel's state, for the tests
 ]
-VOILA = ["voila", "--no-browser", "--Voila.ip=127.0.0.1", "--token=", "--show_tracebacks=True"]
+VOILA = ["voila", "--no-browser", "--Voila.ip=127.0.0.1", "--token=", "--show_tracebacks=True", "--template=offline"]
+
+# Voila's own template asks a CDN for an icon font, whatever the notebook. This one is the same without that.
+OFFLINE = """{%- extends 'lab/index.html.j2' -%}
+{%- block notebook_css -%}
+{%- set css -%}{{ super() }}{%- endset -%}
+{%- set icons = "https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@^5/css/" -%}
+{{ css | replace(icons ~ "all.min.css", "data:text/css,") | replace(icons ~ "v4-shims.min.css", "data:text/css,") }}
+{%- endblock -%}
+"""
 
 
 def jupyter_environment(folder):
@@ -35,6 +44,10 @@ def jupyter_environment(folder):
         path = folder / f"config/lab/user-settings/@jupyterlab/{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
+    template = folder / "data/voila/templates/offline"
+    template.mkdir(parents=True)
+    (template / "conf.json").write_text('{"base_template": "lab"}')
+    (template / "index.html.j2").write_text(OFFLINE)
     own = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
     drop = ("JUPYTER", "JPY_", "MPLBACKEND", "IPYTHON")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(drop)}

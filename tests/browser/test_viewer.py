@@ -19,7 +19,7 @@ from drywall_seg.images import read_mask
 from drywall_seg.inference.scores import first_level
 from drywall_seg.visualization.html import render
 from drywall_seg.visualization.viewer import encode_view, threshold_viewer, viewer_block
-from drywall_seg.visualization.views import Item, look
+from drywall_seg.visualization.views import Item, look, reduce_by
 
 from . import pages, sample_views, timing
 
@@ -402,8 +402,10 @@ def test_what_is_saved_is_what_is_seen(open_views, views, side, tmp_path):
     by_sha = {(entry["sha256"], entry["label"]): entry for entry in overlay["images"]}
     assert set(by_sha) == {(views[0].sha256, views[0].label), (views[1].sha256, views[1].label)}
     (shape,) = overlay["annotations"]
-    if side == 1280:
-        assert np.array_equal(coco_mask.decode(shape["segmentation"]) > 0, views[0].levels >= 77)
+    seen = reduce_by(views[0].levels, 640 // min(side, 640)) >= 77
+    factor = views[0].levels.shape[0] // seen.shape[0]
+    own_size = seen.repeat(factor, axis=0).repeat(factor, axis=1)
+    assert np.array_equal(coco_mask.decode(shape["segmentation"]) > 0, own_size)
 
 
 def test_paint_save_import_prepare_train(sample_root, page, tmp_path, monkeypatch, figures):
