@@ -205,9 +205,8 @@ def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]
     exact = {"float_precision": "round_trip"}  # pandas 2, which Colab has, else reads a last digit otherwise
     tables = {path.stem: pd.read_csv(path, dtype=texts, **exact) for path in sorted((folder / TABLES).glob("*.csv"))}
     tables["questions"]["label"] = tables["questions"].label.fillna("")
-    tables["per_image"] = pd.read_csv(
-        folder / "per_image.csv", dtype=texts | numbers, **exact
-    )  # also where it has no rows
+    typed = texts | numbers  # also where it has no rows
+    tables["per_image"] = pd.read_csv(folder / "per_image.csv", dtype=typed, **exact)
     return read_json(folder / "metrics.json"), tables
 
 
