@@ -91,7 +91,7 @@ def test_a_process_that_fails_is_no_measurement(monkeypatch):
 
 
 def test_the_peak_is_this_processs_own_and_in_megabytes():
-    ballast = np.ones(100_000_000)  # 800 MB of the process that starts the other
+    ballast = np.ones(100_000_000)  # 800 MB of the process that starts the other, besides its own torch
     code = """
 import numpy as np
 from drywall_seg.benchmark_large import peak_memory
@@ -101,4 +101,4 @@ print(before, peak_memory() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     before, more = map(float, done.stdout.split())
-    assert before < ballast.nbytes / 1e6 and more == pytest.approx(200, rel=0.05)
+    assert before < module.peak_memory() - 0.5 * ballast.nbytes / 1e6 and more == pytest.approx(200, rel=0.05)
