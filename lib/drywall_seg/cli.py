@@ -58,11 +58,12 @@ def _collect(parameters: Parameters, run_name: str | None) -> dict[str, Any]:
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--seed", default=42, show_default=True)
-def sample(folder: Path, seed: int) -> None:
+@click.option("--screws", is_flag=True, help="Mark the screws too, for a label of one's own.")
+def sample(folder: Path, seed: int, screws: bool) -> None:
     """Write a drawn sample export into FOLDER."""
     from drywall_seg.data.sample import write_sample
 
-    click.echo(write_sample(folder, seed))
+    click.echo(write_sample(folder, seed, screws=screws))
 
 
 @main.command()
@@ -125,7 +126,7 @@ def report(runs: tuple[str, ...], outputs_root: str) -> None:
 @click.option(
     "--order", default="worst", show_default=True, help="worst, best, doubt, false_alarm, miss, photograph, name"
 )
-@click.option("--label", help="crack, taping_area or joint_line; else all.")
+@click.option("--label", help="One label alone, such as crack; else all.")
 @click.option("--split", default="test", show_default=True, type=click.Choice(["test", "val", "train"]))
 @click.option("--limit", default=200, show_default=True, type=click.IntRange(min=1), help="At most so many images.")
 @click.option("--megabytes", default=10.0, show_default=True, help="The file is kept under this.")

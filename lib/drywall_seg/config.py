@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from drywall_seg.presets import PRESETS
+from drywall_seg.project import project_root
 from drywall_seg.runs import CHECKPOINT, read_json, run_folder
 from drywall_seg.settings import FILLED_IN, RunConfig
 
@@ -94,18 +95,6 @@ def close_match(name: str, known: list[str]) -> str:
     """Returns "; did you mean 'x'?" for the nearest known name, else a list of all of them."""
     near = get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-
-
-def project_root() -> Path:
-    """Returns the project's folder: the nearest one upward of the working directory that holds the notebooks.
-
-    Else the one that this library lies in; else, for a library installed without its project, the working directory.
-    """
-    here = Path.cwd()
-    for folder in (here, *here.parents, Path(__file__).parents[2]):
-        if (folder / "notebooks" / "00_run_all.ipynb").is_file():
-            return folder
-    return here
 
 
 def resolve_path(path: str | os.PathLike) -> Path:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from drywall_seg.prompts import PROMPTS
+from drywall_seg.prompts import OWN_LABELS, PROMPTS, is_own
 
 ORDERS = (
     "segment {}",
@@ -104,9 +104,9 @@ NOUNS = {
         "thin joint line",
         "board joint line",
     ),
-}
+} | {own.name: own.words for own in OWN_LABELS}
 
-ABSENT_NOUNS = (
+_ABSENT_NOUNS = (
     "dog cat horse bird person child hand face bicycle car truck bus train boat airplane tree grass flower leaf river "
     "mountain cloud sun moon radiator chair table sofa bed lamp shelf curtain carpet mirror bottle cup plate fork "
     "knife bowl apple banana bread pizza phone laptop keyboard television book pencil scissors backpack umbrella shoe "
@@ -135,11 +135,13 @@ HELD_OUT_NOUNS = {
     "taping_area": ("drywall board seam", "joints to tape", "seams to be taped", "tape area", "plasterboard seams"),
     "joint_line": ("joint lines between boards", "centre line of the seam", "line of the seam"),
 }
-HELD_OUT_ABSENT = (
+_HELD_OUT_ABSENT = (
     "elephant motorcycle guitar spoon pillow candle fence statue sheep wheel basket trousers kettle printer "
     "staircase".split()
     + ["fire extinguisher", "smoke detector", "toolbox", "vacuum cleaner", "garden hose"]
 )
+ABSENT_NOUNS = tuple(noun for noun in _ABSENT_NOUNS if not is_own(noun))
+HELD_OUT_ABSENT = tuple(noun for noun in _HELD_OUT_ABSENT if not is_own(noun))
 
 
 def draw_sentence(label: str, rng: np.random.Generator) -> str:
@@ -157,7 +159,7 @@ def draw_absent(rng: np.random.Generator) -> str:
 def held_out_sentences(label: str) -> list[str]:
     """Returns the sentences for a label that training never sees: new words, and new ways to ask for known ones."""
     known = [order.format(noun) for order in HELD_OUT_ORDERS for noun in NOUNS[label][:3]]
-    return known + [f"segment {noun}" for noun in HELD_OUT_NOUNS[label]]
+    return known + [f"segment {noun}" for noun in HELD_OUT_NOUNS.get(label, ())]
 
 
 def held_out_absent() -> list[str]:

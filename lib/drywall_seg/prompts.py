@@ -1,20 +1,25 @@
-"""Sentences: the three labels and how they are asked for, what is absent, and file-name slugs."""
+"""Sentences: the labels and how they are asked for, what is absent, and file-name slugs."""
 
 import hashlib
 import re
 import unicodedata
 import zlib
 
-LABELS = ("crack", "taping_area", "joint_line")
+from drywall_seg.project import LABELS_FILE, project_root, read_own_labels
 
-TASK_LABELS = ("crack", "taping_area")
+OWN_LABELS = read_own_labels(project_root() / LABELS_FILE, ("crack", "taping_area", "joint_line"))
+"""Those that the user has added."""
+
+LABELS = ("crack", "taping_area", "joint_line", *(own.name for own in OWN_LABELS))
+
+TASK_LABELS = ("crack", "taping_area", *(own.name for own in OWN_LABELS))
 """The labels that the exports annotate; `joint_line` comes from this project's overlay."""
 
 TRUTH = {
     "crack": "the export's polygons, RLE and boxes",
     "taping_area": "the export's filled boxes",
     "joint_line": "bands along hand-drawn centre lines",
-}
+} | dict.fromkeys((own.name for own in OWN_LABELS), "the export's annotations")
 """What a label's figures are against."""
 
 PROMPTS = {  # the first of each is the canonical sentence
@@ -26,14 +31,15 @@ PROMPTS = {  # the first of each is the canonical sentence
         "segment joint/tape",
     ),
     "joint_line": ("trace joint line", "trace seam line", "joint centre line"),
-}
+} | {own.name: tuple(f"segment {word}" for word in own.words) for own in OWN_LABELS}
 
 # A crack photograph shows finished wall, a joint photograph raw board: what the one is asked for is not in the
 # other. A joint line always lies in a taping area, so those two are never negatives of each other.
+_NEVER_TOGETHER = [("crack", "taping_area"), ("crack", "joint_line")]
+_NEVER_TOGETHER += [(own.name, other) for own in OWN_LABELS for other in own.absent]
 ABSENT_LABELS = {
-    "crack": ("taping_area", "joint_line"),
-    "taping_area": ("crack",),
-    "joint_line": ("crack",),
+    label: tuple(o for o in LABELS if (label, o) in _NEVER_TOGETHER or (o, label) in _NEVER_TOGETHER)
+    for label in LABELS
 }
 
 FUNCTION_WORDS = frozenset(
@@ -42,7 +48,7 @@ FUNCTION_WORDS = frozenset(
 )
 """Words that say nothing of what is asked for; `hash_text` leaves them out."""
 
-ABSENT_THINGS = (
+_ABSENT_THINGS = (
     "segment dog",
     "segment bicycle",
     "segment radiator",
@@ -58,6 +64,15 @@ ABSENT_THINGS = (
 )
 
 
+def is_own(text: str) -> bool:
+    """Says whether a text asks for what one of the user's own labels stands for, so that it is not absent."""
+    words = f" {' '.join(text.casefold().split())} "
+    return any(f" {word} " in words for own in OWN_LABELS for word in own.words)
+
+
+ABSENT_THINGS = tuple(text for text in _ABSENT_THINGS if not is_own(text))
+
+
 def canonical_prompt(label: str) -> str:
     """Returns the sentence that stands for a label.
 
@@ -70,6 +85,15 @@ def canonical_prompt(label: str) -> str:
     if label not in PROMPTS:
         raise ValueError(f"unknown label {label!r}; the labels are {', '.join(LABELS)}")
     return PROMPTS[label][0]
+
+
+def sentence_of(label: str) -> str:
+    """Returns a label's canonical sentence, also of one that a model knows and this project does not.
+
+    >>> sentence_of("joint_line"), sentence_of("water_stain")
+    ('trace joint line', 'segment water stain')
+    """
+    return PROMPTS[label][0] if label in PROMPTS else f"segment {label.replace('_', ' ')}"
 
 
 def slug(prompt: str, max_length: int = 60) -> str:

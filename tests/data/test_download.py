@@ -135,10 +135,15 @@ def test_a_file_that_is_no_zip_or_not_there(home):
             fetch_data(name)
 
 
-def test_the_sample_is_not_mixed_with_what_is_fetched(home):
-    for source in ({"drive": "A" * 30}, {"roboflow": "a/b/1"}):
-        with pytest.raises(DataError, match="holds the drawn sample; give a data_root of its own"):
-            fetch_data("data/sample", **source)
+def test_the_sample_is_not_mixed_with_what_is_fetched(home, monkeypatch):
+    asked = []
+    for name in ("drive", "roboflow"):
+        monkeypatch.setattr(f"drywall_seg.data.download.fetch_{name}", lambda *of: asked.append(of))
+    for data_root in ("data/sample", "data/sample/cracks.coco"):
+        assert fetch_data(data_root, drive="A" * 30).as_posix() == "data/raw"
+        assert fetch_data(data_root, roboflow="a/b/1").as_posix() == "data/raw"
+    assert {folder for _, folder in asked} == {home / "data" / "raw"}
+    assert len(asked) == 4
     with pytest.raises(DataError, match="not both"):
         fetch_data("data/raw", "A" * 30, "a/b/1")
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from drywall_seg.prompts import LABELS
+from drywall_seg.prompts import LABELS, OWN_LABELS
 
 # The label of an export, by the name of its folder. Another export's label is given by the caller.
-EXPORT_LABELS = (("cracks*", "crack"), ("drywall-join-detect*", "taping_area"))
+EXPORT_LABELS: tuple[tuple[str, str], ...] = (("cracks*", "crack"), ("drywall-join-detect*", "taping_area"))
+EXPORT_LABELS += tuple((pattern, own.name) for own in OWN_LABELS for pattern in own.exports)
 
 PARTS = ("train", "valid", "test")
 ANNOTATION_FILE = "_annotations.coco.json"
@@ -79,7 +80,7 @@ def _export_label(folder: Path, labels: dict[str, str]) -> str:
     label = labels.get(name) or next((lb for pat, lb in EXPORT_LABELS if fnmatch(name.casefold(), pat)), None)
     if label not in LABELS:
         known = ", ".join(f"{pattern} is {label}" for pattern, label in EXPORT_LABELS)
-        raise DataError(f"{folder}: label {label!r} of this export is not known; rename the folder ({known})")
+        raise DataError(f"{folder}: label {label!r} of this export is not known; rename it or add a label ({known})")
     return label
 
 

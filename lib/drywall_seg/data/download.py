@@ -16,7 +16,7 @@ from tqdm import tqdm
 from drywall_seg.config import project_root, resolve_path
 from drywall_seg.data.coco import DataError
 from drywall_seg.data.http import DownloadError, address_of, ask, patiently, read_page
-from drywall_seg.data.sources import find_fetched, install, refuse_other, unpack_local
+from drywall_seg.data.sources import RAW, find_fetched, install, refuse_other, unpack_local
 from drywall_seg.data.transfer import download
 from drywall_seg.data.unpack import kind_of, top_folder
 from drywall_seg.runs import progress
@@ -46,7 +46,8 @@ def fetch_data(data_root: str, drive: str | None = None, roboflow: str | None = 
 
     Args:
         data_root: A folder, which is returned as it is, or a zip, which is unpacked beside itself, or to `data/raw`
-            where that cannot be written. With `drive` or `roboflow` the folder that each export gets a folder in.
+            where that cannot be written. With `drive` or `roboflow` the folder that each export gets a folder in,
+            `data/raw` in the place of the drawn sample's.
         drive: Id or link of a zip on Google Drive; None or "" for none.
         roboflow: `workspace/project/version`, several apart by spaces or commas; None or "" for none.
 
@@ -58,9 +59,9 @@ def fetch_data(data_root: str, drive: str | None = None, roboflow: str | None = 
         raise DataError("give drive or roboflow, not both; data_root takes what each of them brings")
     if not drive and not roboflow:
         return unpack_local(data_root)
+    if (project_root() / "data" / "sample") in (resolve_path(data_root), *resolve_path(data_root).parents):
+        data_root = RAW  # the sample is drawn, and stays as it is
     folder = resolve_path(data_root)
-    if (project_root() / "data" / "sample") in (folder, *folder.parents):
-        raise DataError(f"{data_root} holds the drawn sample; give a data_root of its own, such as data/raw")
     if drive:
         fetch_drive(drive, folder)
     for version in re.split(r"[\s,]+", (roboflow or "").strip(", \n\t")) if roboflow else ():

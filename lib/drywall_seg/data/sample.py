@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from drywall_seg.data.sample_pictures import band, copy_photograph, draw_photograph, inside
+from drywall_seg.data.sample_pictures import band, copy_photograph, disc, draw_photograph, inside
 from drywall_seg.runs import hash_file, whole_folder
 
 SHAPES = ((1, 1), (1, 0.75), (0.75, 1), (1, 1), (1, 0.65), (0.8, 1))  # width, height in parts of `size`, in turn
 COPIES = {"crack": (1, 2, 1, 2, 1, 3, 1, 1) * 6, "joint": (2, 1, 3, 2) * 6}  # of a photograph: 72 and 48 images
 EMPTY = {"crack": (4, 29), "joint": (9,)}  # photographs that show nothing to annotate
-OVERLAY = "joint_lines.coco.json"
+OVERLAY, SCREWS = "joint_lines.coco.json", "screws.coco.json"
 EXPORTS = {"crack": "cracks.coco", "joint": "Drywall-Join-Detect.coco"}
 CATEGORIES = {"crack": ("crack", "cracks"), "joint": ("Drywall-Join", "drywall-join")}  # an unused parent, the used
 # The first branched cracks are one annotation, or their smallest branch takes a rare form; else a polygon a branch.
 CASES = "rings rle uncompressed box rings rle degenerate uncompressed crowd rings".split()
 LICENCE = "https://creativecommons.org/publicdomain/zero/1.0/"
-README = """Drywall sample 1, seed {}, size {}: drawn by the program drywall_seg, from no photograph.
+README = """Drywall sample 1, seed {}, size {}{}: drawn by the program drywall_seg, from no photograph.
 Public domain (CC0 1.0, {}).
 """
 
@@ -90,13 +90,13 @@ def _write_image(folder, name, image, seed_copy):
     return entry, hash_file(folder / file_name)
 
 
-def _write_export(root, kind, seed, size):
-    """Writes one export below `root`, and with the joints the overlay."""
-    folder, unit, cases, parts, overlay = root / EXPORTS[kind], size / 320, list(CASES), {}, []
+def _write_export(root, kind, seed, size, with_screws):
+    """Writes one export below `root`, and with the joints the overlays."""
+    folder, unit, cases, parts, overlay, screwed = root / EXPORTS[kind], size / 320, list(CASES), {}, [], []
     for index, copies in enumerate(COPIES[kind]):
         rng = np.random.default_rng([seed, list(EXPORTS).index(kind), index])
         size_wh = tuple(round(size * part) for part in SHAPES[index % len(SHAPES)])
-        photograph, truth = draw_photograph(rng, kind, size_wh, unit, index in EMPTY[kind])
+        photograph, truth, screws = draw_photograph(rng, kind, size_wh, unit, index in EMPTY[kind])
         for copy in range(copies):
             image, move = copy_photograph(rng, photograph) if copy else (photograph, lambda points: points)
             part, name = _part(kind, index, copy), f"{kind}_{index:02d}"
@@ -111,15 +111,21 @@ def _write_export(root, kind, seed, size):
                 found = [_annotation([band(path, 4 * unit)], image.size, "box") for path in paths]
                 marks = [_mark_joint(path, image.size, unit) for path in paths]
                 overlay += [(entry | {"sha256": sha256}, marks)] if marks else []
+                heads = [
+                    disc(*spot) for p, r in screws for spot in zip(*inside((move(p), r), image.size, 0), strict=True)
+                ]
+                screwed.append((entry | {"sha256": sha256}, [_annotation([head], image.size) for head in heads]))
             parts.setdefault(part, []).append((entry | {"date_captured": "2026-01-01T00:00:00+00:00"}, found))
     parent, used = CATEGORIES[kind]
     for part, pairs in parts.items():
         _write_coco(folder / part / "_annotations.coco.json", pairs, [(0, parent, "none"), (1, used, parent)])
     if overlay:
         _write_coco(root / OVERLAY, overlay, [(1, "joint_line", "none")])
+    if screwed and with_screws:
+        _write_coco(root / SCREWS, screwed, [(1, "screw", "none")])
 
 
-def write_sample(root: Path | str, seed: int = 42, size: int = 320) -> Path:
+def write_sample(root: Path | str, seed: int = 42, size: int = 320, screws: bool = False) -> Path:
     """Draws the sample and writes it as one whole folder; where the same sample is already, does nothing.
 
     Writes `cracks.coco` (72 images of 48 photographs: polygons of one and several rings, RLE of both kinds, a
@@ -131,6 +137,7 @@ def write_sample(root: Path | str, seed: int = 42, size: int = 320) -> Path:
         root: Folder to make; it may exist and be empty.
         seed: The same seed and size give the same bytes, as long as Pillow and numpy are the same.
         size: Longer side of the photographs in pixels, at least 96.
+        screws: Also write the overlay `screws.coco.json`, for a label `screw` of one's own (`project.LABELS_FILE`).
 
     Returns:
         `root`.
@@ -141,7 +148,7 @@ def write_sample(root: Path | str, seed: int = 42, size: int = 320) -> Path:
     """
     if size < 96:
         raise ValueError(f"size {size}: the sample needs at least 96 pixels")
-    target, readme = Path(root).resolve(), README.format(seed, size, LICENCE)
+    target, readme = Path(root).resolve(), README.format(seed, size, ", with screws" if screws else "", LICENCE)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         note, whole = target / "README.dataset.txt", sum(map(sum, COPIES.values()))
         same = note.is_file() and note.read_text(encoding="utf-8", errors="replace") == readme
@@ -151,6 +158,6 @@ def write_sample(root: Path | str, seed: int = 42, size: int = 320) -> Path:
         raise FileExistsError(f"{root} is neither empty nor {sample}; remove it or name another folder")
     with whole_folder(target) as partial:
         for kind in EXPORTS:
-            _write_export(partial, kind, seed, size)
+            _write_export(partial, kind, seed, size, screws)
         (partial / "README.dataset.txt").write_text(readme, encoding="utf-8")
     return Path(root)

@@ -71,7 +71,8 @@ def band(path, more=0.0, part=1.0):
     return np.concatenate([path[0] + side, (path[0] - side)[::-1]])
 
 
-def _disc(centre, radius, corners=16):
+def disc(centre, radius, corners=16):
+    """The polygon of a disc; with 4 corners of an upright square."""
     return centre + radius * np.exp(1j * np.pi * (2 * np.arange(corners) + 1) / corners)
 
 
@@ -147,7 +148,7 @@ def _draw_crack(canvas):
 
 
 def _draw_joint(canvas, turn):
-    """A gap, paper tape or joint compound where two boards meet, between rows of screws. Returns its path."""
+    """A gap, paper tape or joint compound where two boards meet, and rows of screws. Returns its path and theirs."""
     rng, unit, start, ahead = canvas.rng, canvas.unit, canvas.spot(0.28, 0.72), np.exp(1j * turn)
     low, high, rag, feather, opacity, colour = JOINTS[rng.choice(3, p=[0.4, 0.35, 0.25])]
     half, x, y = rng.uniform(low, high), canvas.x - start.real, canvas.y - start.imag
@@ -169,23 +170,24 @@ def _draw_joint(canvas, turn):
     radius, colour, cover = 1.6, "484442", 0.75
     if rng.random() < 0.2:  # filled already
         radius, colour, cover = rng.uniform(3, 6), "e6e4de", 0.5
-    canvas.shade(1 + 0.1 * canvas.stencil([_disc(s + 0.8 * unit, (radius + 1) * unit) for s in spots], 0.6))
-    heads = [_disc(spot, radius * unit * rng.uniform(0.8, 1.2)) for spot in spots]
+    canvas.shade(1 + 0.1 * canvas.stencil([disc(s + 0.8 * unit, (radius + 1) * unit) for s in spots], 0.6))
+    heads = [disc(spot, radius * unit * rng.uniform(0.8, 1.2)) for spot in spots]
     canvas.paint(canvas.stencil(heads, radius / 3) * cover, colour)
-    return start + np.arange(-500, 500) * unit * ahead, np.full(1000, half * unit)
+    screws = np.array(spots), np.full(len(spots), (radius + 1) * unit)
+    return (start + np.arange(-500, 500) * unit * ahead, np.full(1000, half * unit)), screws
 
 
 def _draw_fittings(canvas, extent_wh, taken):
     """A switch or socket where no `taken` (H, W) pixel is, and skirting or a casing past `extent_wh`."""
     rng, unit, middle = canvas.rng, canvas.unit, canvas.spot(0.15, 0.85)
     half = rng.uniform(15, 24) * unit
-    square, inner = _disc(middle, 1.41 * half, 4), _disc(middle, 1.2 * half, 4)
+    square, inner = disc(middle, 1.41 * half, 4), disc(middle, 1.2 * half, 4)
     if rng.random() < 0.5 and not (canvas.stencil([square], 1) * taken).any():
         canvas.shade(1 - 0.4 * canvas.stencil([square + (1 + 2j) * unit], 2.2))
         canvas.paint(canvas.stencil([square], 0.6), "eeeeea")
         groove = canvas.stencil([inner + (0.3 + 0.8j) * unit], 0.4) - canvas.stencil([inner], 0.4)
         canvas.shade(1 - 0.25 * abs(groove))
-        holes = [_disc(middle + side * half, 0.1 * half) for side in (-0.25, 0.25)]  # a switch has none
+        holes = [disc(middle + side * half, 0.1 * half) for side in (-0.25, 0.25)]  # a switch has none
         canvas.paint(canvas.stencil(holes, 0.3) * rng.choice([0, 1]), "302e2d")
     right, bottom = np.where(extent_wh < canvas.size_wh, extent_wh, np.inf)
     depth = np.maximum(canvas.x - right, canvas.y - bottom) / unit
@@ -197,8 +199,8 @@ def _draw_fittings(canvas, extent_wh, taken):
 
 
 def draw_photograph(rng, kind, size_wh, unit, empty):
-    """One photograph, and the paths in it of what there is to annotate."""
-    canvas, paths = _Canvas(rng, size_wh, unit, WALLS if kind == "crack" else BOARDS), []
+    """One photograph, the paths in it of what there is to annotate, and of each joint's screws: points, radii."""
+    canvas, paths, screws = _Canvas(rng, size_wh, unit, WALLS if kind == "crack" else BOARDS), [], []
     extent_wh = np.float64(size_wh)
     extent_wh[rng.integers(2)] *= rng.choice([1, rng.uniform(0.78, 0.9)], p=[0.75, 0.25])
     _draw_wall(canvas, kind)
@@ -207,9 +209,9 @@ def draw_photograph(rng, kind, size_wh, unit, empty):
     elif not empty:
         lean = rng.choice([rng.normal(0, 1), rng.normal(0, 4), rng.uniform(-25, 25)])
         turns = np.radians(rng.permutation([0, 90])[: rng.choice([1, 2], p=[0.75, 0.25])] + lean)
-        paths = [_draw_joint(canvas, turn) for turn in turns]
+        paths, screws = zip(*(_draw_joint(canvas, turn) for turn in turns), strict=True)
     _draw_fittings(canvas, extent_wh, canvas.stencil([band(path, 9 * unit) for path in paths]))
-    return canvas.photograph(), [inside(path, extent_wh) for path in paths]
+    return canvas.photograph(), [inside(p, extent_wh) for p in paths], [inside(p, extent_wh, 0) for p in screws]
 
 
 def copy_photograph(rng, image):

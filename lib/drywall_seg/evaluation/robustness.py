@@ -67,7 +67,8 @@ def _questions(truths: dict[str, np.ndarray], rng: np.random.Generator, n_drawn:
     kinds = {label: "canonical" if truth.any() else "nothing_annotated" for label, truth in truths.items()}
     questions = [(label, kind, canonical_prompt(label)) for label, kind in kinds.items()]
     for label in (label for label, kind in kinds.items() if kind == "canonical"):
-        words = rng.choice(held_out_sentences(label), n_drawn, replace=False)
+        known = held_out_sentences(label)
+        words = rng.choice(known, min(n_drawn, len(known)), replace=False)
         questions += [(label, "paraphrase", str(text)) for text in words]
     missing = [o for o in LABELS if all(o in ABSENT_LABELS[label] for label in truths)]
     questions += [(label, "other_label", canonical_prompt(label)) for label in missing]

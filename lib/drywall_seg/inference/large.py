@@ -19,7 +19,7 @@ LARGE = 960
 LONGEST = 2.0
 """A photo longer than this many times its short side, a panorama, has several views side by side."""
 CONTEXT = {"crack": 0.5, "taping_area": 1.0, "joint_line": 1.0}
-"""Weight of the whole view, by label; the tiles have the rest.
+"""Weight of the whole view, by label, 1 for others; the tiles have the rest.
 
 A photo of more pixels mostly shows the same wall, and the piece of a wide joint in a tile looks like nothing at all:
 on photos of val enlarged four times the tiles alone have a mean Dice of .25 on taping areas, the whole view .86.

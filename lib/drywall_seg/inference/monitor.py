@@ -201,7 +201,7 @@ def compare(log: pd.DataFrame, reference: Reference) -> pd.DataFrame:
 
 def labels_of(log: pd.DataFrame) -> list[str]:
     """Returns the labels that a log has, in the usual order."""
-    return [label for label in LABELS if (log["label"] == label).any()]
+    return sorted(log["label"].unique(), key=[*LABELS, *log["label"]].index)
 
 
 def _compare_field(field: str, values: np.ndarray, known: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from drywall_seg.images import Letterbox, normalise, read_image
 from drywall_seg.inference.large import CONTEXT, large_logits, tile_side
 from drywall_seg.inference.postprocess import PostProcessing, postprocess
 from drywall_seg.inference.scores import count_around, doubt_of, first_level, presence_of, sigmoid, to_levels
-from drywall_seg.prompts import LABELS, canonical_prompt
+from drywall_seg.prompts import LABELS, sentence_of
 from drywall_seg.runs import read_json
 
 THRESHOLDS_FILE = "thresholds.json"
@@ -76,7 +76,7 @@ class Predictor:
         self.presence_cut = presence_cut
         self.chosen = "nowhere: 0.5"
         self.thresholds = dict.fromkeys(LABELS, DEFAULT_THRESHOLD) | (thresholds or {})
-        self.postprocessing = dict.fromkeys(LABELS, PostProcessing()) | (postprocessing or {})
+        self.postprocessing = dict.fromkeys(self.thresholds, PostProcessing()) | (postprocessing or {})
         self.reference: dict[str, Any] = {}
         self.tile: int | None = None
         self._threads = ThreadPoolExecutor(os.cpu_count())  # for what numpy and Pillow do outside Python's lock
@@ -187,7 +187,7 @@ class Predictor:
         presence, counts = np.zeros(len(prompts)), np.zeros((len(prompts), 2), np.int64)
         masks = np.zeros((len(prompts), *photo.shape[:2]), np.uint8)
         probs = np.zeros(masks.shape, np.float32) if with_probs else [None] * len(prompts)
-        context = np.array([CONTEXT[self.label_for(text)] for text in prompts])
+        context = np.array([CONTEXT.get(self.label_for(text), 1.0) for text in prompts])
         embeddings = self.backend.encode_prompts(prompts)
         for top, logits in large_logits(self.backend, photo, embeddings, context, tile, presence):
             rows = slice(top, top + logits.shape[1])
@@ -210,12 +210,12 @@ class Predictor:
 
     def label_for(self, prompt: str) -> str:
         """Returns a sentence's label: its own, or that of the nearest canonical sentence."""
-        for label in LABELS:
-            if prompt == canonical_prompt(label):
-                return label
-        embeddings = self.backend.encode_prompts([prompt, *map(canonical_prompt, LABELS)])
+        labels = {sentence_of(label): label for label in self.thresholds}  # the model's own, also where strange here
+        if prompt in labels:
+            return labels[prompt]
+        embeddings = self.backend.encode_prompts([prompt, *labels])
         units = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-        return LABELS[int(np.argmax(units[1:] @ units[0]))]
+        return list(labels.values())[int(np.argmax(units[1:] @ units[0]))]
 
     def threshold_for(self, prompt: str) -> float:
         """Returns the stored threshold of a sentence's label."""

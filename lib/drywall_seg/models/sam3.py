@@ -14,11 +14,12 @@ from transformers.utils import cached_file
 
 from drywall_seg.models.base import Features, Segmenter
 from drywall_seg.models.weights import SETTINGS, licence_explained
-from drywall_seg.prompts import PROMPTS
+from drywall_seg.prompts import OWN_LABELS, PROMPTS
 from drywall_seg.runs import read_json, write_json
 
 # It is asked for short noun phrases; an instruction finds nothing.
 PHRASES = {"crack": "crack", "taping_area": "drywall seam", "joint_line": "drywall seam"}
+PHRASES |= {own.name: own.words[0] for own in OWN_LABELS}
 ORDER_WORDS = (
     r"(?:please |can you )?(?:segment|find|show|mark|trace|detect|outline|highlight|select|locate) (?:the |a |an )?"
 )

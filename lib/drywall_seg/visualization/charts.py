@@ -1,5 +1,7 @@
 """Charts of a training, of many, and of an evaluated run: thresholds, precision and recall, calibration, presence."""
 
+from itertools import cycle
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -7,7 +9,9 @@ from matplotlib.figure import Figure
 from drywall_seg.prompts import LABELS
 
 # Okabe and Ito's colours, told apart with every kind of colour blindness; line styles tell them apart in grey too.
-STYLES = dict(zip(LABELS, (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", ":")), strict=True))
+_LOOKS = [("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", ":"), ("#CC79A7", "-."), ("#56B4E9", "-")]
+STYLES = dict(zip(LABELS, cycle(_LOOKS), strict=False))
+MARKERS = "os^Dv"
 
 
 def plot_history(history: pd.DataFrame) -> Figure:
@@ -25,7 +29,7 @@ def draw_history(left: Axes, right: Axes, history: pd.DataFrame, steps: pd.DataF
     left.plot(history.epoch, history.get("train_loss", []), color="black", marker="o", markersize=3, label="epoch")
     left.set(xlabel="epoch", ylabel="training loss")
     _legend(left)
-    for (label, (color, line)), marker in zip(STYLES.items(), "os^", strict=True):
+    for (label, (color, line)), marker in zip(STYLES.items(), cycle(MARKERS), strict=False):
         if f"val_{label}_mean_iou" in history:
             values = history[f"val_{label}_mean_iou"]
             right.plot(history.epoch, values, line, color=color, marker=marker, label=label, markersize=4)

@@ -15,6 +15,8 @@ STYLES = {
     "taping_area": ("#007A5A", (1.5, 3)),
 }
 """Colour and dashes (drawn, left out) of a label, in units of a photo's width on a phone."""
+OWN_STYLE = ("#A2427E", (7, 3, 1.5, 3))
+"""Of the user's own labels."""
 
 PHONE = 400
 """A picture is this many units long: about the pixels that it has on a phone, so that what is drawn is seen there."""
@@ -46,7 +48,7 @@ def draw_findings(photo: np.ndarray, findings: pd.DataFrame, masks: dict[str, np
     for prompt, mask in masks.items():
         if prompt in labels:
             inside = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BOX)) > 0  # the thinnest line stays
-            _outline(draw, inside, *STYLES[labels[prompt]], unit)
+            _outline(draw, inside, *STYLES.get(labels[prompt], OWN_STYLE), unit)
             marked |= inside
     _number(draw, shown(findings), marked, scale, unit)
     return canvas.resize([max(1, length // FINER) for length in size], Image.Resampling.LANCZOS)
@@ -83,7 +85,7 @@ def _number(draw: ImageDraw.ImageDraw, findings: pd.DataFrame, marked: np.ndarra
         size = np.array([draw.textlength(text, font) + 0.6 * TEXT * unit, 1.35 * TEXT * unit])
         box = _place(anchor, size, boxes, filled, unit)
         boxes.append(box)
-        leaders.append((anchor, box, text, STYLES[row.label][0]))
+        leaders.append((anchor, box, text, STYLES.get(row.label, OWN_STYLE)[0]))
     for color, width in (("white", 3.2), ("black", 1.2)):  # all under the boxes
         for anchor, box, *_ in leaders:
             middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)

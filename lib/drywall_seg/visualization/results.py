@@ -17,7 +17,7 @@ from drywall_seg.evaluation.intervals import interval_text
 from drywall_seg.evaluation.reference import PUBLIC_CRACKS, REFERENCE_LEAKED, reference_table
 from drywall_seg.evaluation.robustness import summarise_questions
 from drywall_seg.models import COMPACT
-from drywall_seg.prompts import TASK_LABELS, TRUTH
+from drywall_seg.prompts import TRUTH
 from drywall_seg.runs import read_json, whole_file, write_json
 
 STORED = "results.json"
@@ -66,7 +66,7 @@ def protocol_table(results: dict[str, Any]) -> str:
         leaked = f"about {REFERENCE_LEAKED:.0%} of photographs" if row["epochs"] else "nothing trained"
         rows.append([f"`{row['run']}`, as reported", "image", row["n_images"], leaked, *pairs])
     for run in ours:
-        labels, overall = [run["labels"][label] for label in TASK_LABELS], run["overall"]
+        labels, overall = [run["labels"][label] for label in ("crack", "taping_area")], run["overall"]
         leaked = " / ".join(f"{values['share_trained_on']:.0%}" for values in labels)
         pairs = [_pair(v["mean_iou"], v["mean_dice"]) for v in (overall, *labels)]
         rows.append([f"**{run['run']}**", run["split"], overall["n_images"], leaked, *pairs])

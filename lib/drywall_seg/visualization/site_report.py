@@ -19,8 +19,15 @@ from drywall_seg.inference.review import LOOK
 from drywall_seg.inference.site import Site, find_site_photos, inspect_folder, write_tables
 from drywall_seg.runs import single_writer, whole_file
 from drywall_seg.visualization.html import render
-from drywall_seg.visualization.marks import STYLES, draw_findings
-from drywall_seg.visualization.site_words import classes_of, findings_of, headline_of, photo_words, warnings_of
+from drywall_seg.visualization.marks import OWN_STYLE, STYLES, draw_findings
+from drywall_seg.visualization.site_words import (
+    classes_of,
+    findings_of,
+    headline_of,
+    photo_words,
+    thing_of,
+    warnings_of,
+)
 
 BUDGET = 16_000_000
 """Characters that all pictures of a page may take together; its text takes up to 4 million more."""
@@ -144,7 +151,11 @@ def site_page(site: Site, made: Made, pictures: Path, budget: int = BUDGET) -> s
         folder=site.folder.absolute().name.encode("utf-8", "backslashreplace").decode(),
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         made=asdict(made),
-        styles={label: (color, " ".join(map(str, dashes))) for label, (color, dashes) in STYLES.items()},
+        legend=[
+            (thing_of(label), color, " ".join(map(str, dashes)))
+            for label in dict.fromkeys([*STYLES, *site.photos.label.dropna()])
+            for color, dashes in [STYLES.get(label, OWN_STYLE)]
+        ],
         look_from=LOOK,
         standard=made.limits == BRE_251,
         warnings=warnings_of(site, made.scale),

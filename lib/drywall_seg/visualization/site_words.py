@@ -9,7 +9,14 @@ from drywall_seg.inference.findings import PIXELS, TOO_SHORT, UNRESOLVED, rank_o
 from drywall_seg.inference.measure import RESOLVABLE
 from drywall_seg.inference.site import Site
 
-THINGS = {"crack": "crack", "taping_area": "taping area", "joint_line": "joint line"}
+
+def thing_of(label: str) -> str:
+    """Returns what a label's findings are called.
+
+    >>> thing_of("joint_line")
+    'joint line'
+    """
+    return label.replace("_", " ")
 
 
 def number_text(value: float, digits: int = 0) -> str:
@@ -71,13 +78,13 @@ def headline_of(site: Site) -> list[dict[str, str]]:
         label, n = table.label.iloc[0], int(table.n.sum())
         some = table[table.n > 0]
         on = f"on {count_text(len(some), 'photo')}"
-        value, note = count_text(n, THINGS[label]), f"{sum_text(some)} long together, {on}"
+        value, note = count_text(n, thing_of(label)), f"{sum_text(some)} long together, {on}"
         if label == "joint_line":
             value, note = (
                 sum_text(some),
                 f"of joint to tape, in {count_text(int(table.n_runs.sum()), 'straight run')}, {on}",
             )
-        elif label == "taping_area":
+        elif label != "crack":
             note = f"{table.area_share.mean():.1%} of the photos' area, {on}"
         boxes.append({"name": prompt, "value": value if n else "none", "note": note if n else ""})
     return boxes
@@ -115,11 +122,11 @@ def photo_words(photos: pd.DataFrame) -> list[str]:
     """Says of one photo what was found for each sentence, from its rows of `site.PHOTOS`."""
     said = []
     for row in photos[photos.n > 0].to_dict("records"):
-        found, length = count_text(int(row["n"]), THINGS[row["label"]]), length_text(row["length"], row["unit"])
+        found, length = count_text(int(row["n"]), thing_of(row["label"])), length_text(row["length"], row["unit"])
         words = f"{found}, {length} long together"
         if row["label"] == "joint_line":
             words += f" in {count_text(int(row['n_runs']), 'straight run')}"
-        elif row["label"] == "taping_area" and not math.isnan(row["area_share"]):
+        elif row["label"] != "crack" and not math.isnan(row["area_share"]):
             words = f"{found}, {row['area_share']:.1%} of the photo"
         said.append(f"{row['prompt']}: {words}")
     return said
@@ -132,7 +139,7 @@ def findings_of(table: pd.DataFrame | None, limits: dict[str, float]) -> dict[st
     rows = [
         {
             "number": row["number"],
-            "thing": THINGS[row["label"]],
+            "thing": thing_of(row["label"]),
             "label": row["label"],
             "where": row["where"],
             "severity": row["severity"],
