@@ -7,7 +7,8 @@ BIN := .venv/bin
 # glibc gives every large tensor back to the system and takes it anew: a fifth of a training step on a CPU went there.
 MALLOC := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: setup demo benchmark train-compact test test-faults test-browser test-colab test-all lint strip set-repository clean
+.PHONY: setup demo benchmark train-compact test test-faults test-documents test-browser test-browser-smoke test-colab
+.PHONY: test-colab-fast test-all lint strip set-repository clean
 
 setup: .venv/ready
 
@@ -45,6 +46,9 @@ docs/viewer.png: .venv/browser-ready chromium
 	$(BIN)/drywall-seg gallery compact-sample --order best --label crack --limit 12
 	$(BIN)/python -m tests.browser.picture outputs/compact-sample/gallery.html $@
 
+docs/how_it_works.png: docs/how_it_works.py .venv/ready
+	$(BIN)/python $< $@
+
 # How much faster than CLIPSeg the compact model is, here.
 benchmark: setup
 	$(BIN)/drywall-seg benchmark
@@ -62,6 +66,10 @@ test: setup
 # What a training and a prediction survive, more than one process, more than one machine, and one without torch.
 test-faults: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests/faults tests/training/test_devices.py tests/inference
+
+# Every command of the documents, in a copy of the project.
+test-documents: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests/test_documents.py
 
 # The notebooks' viewers in Chromium: Voila, JupyterLab, exported HTML, the keyboard, a phone, axe-core's rules.
 AXE_CORE := 4.14.1
@@ -82,6 +90,11 @@ chromium:
 test-browser: .venv/browser-ready chromium
 	OMP_NUM_THREADS=1 BROWSER=required $(BIN)/python -m pytest -m slow tests/browser
 
+# One of each place, for CI.
+SMOKE := answers_with_the_figures or it_is_live or filtered or two_hundred or paint_save or touch
+test-browser-smoke: .venv/browser-ready chromium
+	OMP_NUM_THREADS=1 BROWSER=required $(BIN)/python -m pytest -m slow tests/browser -k "$(SMOKE)"
+
 # The fast suite and the browser's with the versions that Colab has preinstalled, and the front end of its widgets' time.
 # What differs is installed (700 MB); all else, torch too, is .venv's: its packages come behind .venv-colab's own.
 COLAB := .venv-colab/bin/python
@@ -94,8 +107,10 @@ PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 	  echo "import site; site.addsitedir('$$behind')" > "$$front/behind.pth"
 	@touch $@
 
-test-colab: .venv-colab/ready chromium
+test-colab-fast: .venv-colab/ready
 	OMP_NUM_THREADS=1 $(COLAB) -m pytest -n 2 -m "not slow"
+
+test-colab: test-colab-fast chromium
 	OMP_NUM_THREADS=1 BROWSER=required $(COLAB) -m pytest -m slow tests/browser
 
 # The browser's tests measure times: they run by themselves.

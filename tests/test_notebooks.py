@@ -166,6 +166,13 @@ def test_an_interrupted_notebook_is_not_done(tmp_path, monkeypatch):
         run_notebook("01_x")
 
 
+def test_a_kernel_that_dies_is_one_clear_error(tmp_path, monkeypatch):
+    write_notebook(tmp_path, "01_x", PARAMETERS, ("import os\nos.kill(os.getpid(), 9)", []))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotebookError, match="01_x: its kernel died, as where memory runs out"):
+        run_notebook("01_x")
+
+
 def test_only_a_finished_run_with_its_results_is_not_run_again(tmp_path, monkeypatch):
     write_notebook(tmp_path, "01_x", PARAMETERS, ("open('count', 'a').write('x')", []))
     monkeypatch.chdir(tmp_path)

@@ -124,7 +124,7 @@ def report(runs: tuple[str, ...], outputs_root: str) -> None:
 @click.option("--outputs-root", default="outputs", show_default=True, help="Where the runs' folders are.")
 @click.option("--out", type=click.Path(path_type=Path), help="The file; else gallery.html in the run's folder.")
 @click.option(
-    "--order", default="worst", show_default=True, help="worst, best, doubt, false_alarm, miss, photograph, name"
+    "--order", help="worst (the default, where there are scores), best, doubt, false_alarm, miss, photograph, name"
 )
 @click.option("--label", help="One label alone, such as crack; else all.")
 @click.option("--split", default="test", show_default=True, type=click.Choice(["test", "val", "train"]))

@@ -8,7 +8,7 @@ from typing import Any
 
 from drywall_seg.presets import PRESETS
 from drywall_seg.project import project_root
-from drywall_seg.runs import CHECKPOINT, read_json, run_folder
+from drywall_seg.runs import CHECKPOINT, read_object, run_folder
 from drywall_seg.settings import FILLED_IN, RunConfig
 
 
@@ -46,7 +46,7 @@ def _given(parameters: dict[str, Any]) -> dict[str, Any]:
 
 def _is_compact(model: Any) -> bool:
     settings = resolve_path(str(model)) / "segmenter.json"
-    return model == "compact" or (settings.is_file() and read_json(settings).get("architecture") == "compact")
+    return model == "compact" or (settings.is_file() and read_object(settings).get("architecture") == "compact")
 
 
 def run_config(**parameters: Any) -> RunConfig:
@@ -70,7 +70,7 @@ def run_config(**parameters: Any) -> RunConfig:
 def stored_settings(folder: Path) -> dict[str, Any]:
     """Returns a run's settings, without those that only an older version of this library had."""
     known = {field.name for field in fields(RunConfig)}
-    return {name: value for name, value in read_json(folder / "config.json").items() if name in known}
+    return {name: value for name, value in read_object(folder / "config.json").items() if name in known}
 
 
 def config_of_run(run_name: str, outputs_root: str) -> RunConfig:

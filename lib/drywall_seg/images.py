@@ -15,11 +15,17 @@ from drywall_seg.runs import is_address
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
 
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF")
+"""What a photo may be, whatever its name says: of all that Pillow reads some start a program, or raise anything."""
+
 MOST_PIXELS = 200_000_000
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow warns at 89 and refuses at 179 megapixels, which panoramas have
 
 STRIP = 512
 """Rows of a photo that are copied at once."""
+
+LONGEST_SIDE = 4096
+"""Pixels of a model's square input; more would take tens of GB."""
 
 PAD_VALUE = 127  # mid grey: about zero after either model's normalisation
 
@@ -41,8 +47,8 @@ def read_image(source: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarr
         uint8 array (H, W, 3).
 
     Raises:
-        ImageError: If the file is missing, truncated, no image or over `MOST_PIXELS`, or if an array has another shape
-            or type.
+        ImageError: If the file is missing, truncated, none of `FORMATS` or over `MOST_PIXELS`, or if an array has
+            another shape or type.
     """
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or 0 in source.shape:
@@ -51,7 +57,7 @@ def read_image(source: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarr
     if isinstance(source, Image.Image):
         return _to_rgb(source.copy(), "image")  # it is turned in place, and is somebody's
     try:
-        with _opened(source) as file, Image.open(file) as image:
+        with _opened(source) as file, Image.open(file, formats=FORMATS) as image:
             pixels = image.width * image.height  # of the header: nothing is decoded yet
             if pixels > MOST_PIXELS:
                 size, most = f"{pixels / 1e6:.0f} megapixels", MOST_PIXELS // 1_000_000
@@ -73,6 +79,8 @@ def read_image(source: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarr
 @contextmanager
 def _opened(source: str | os.PathLike) -> Iterator[Any]:
     if not is_address(source):
+        if os.path.exists(source) and not os.path.isfile(source):  # a pipe would be waited for, a device read for ever
+            raise ImageError(f"{source}: not a file")
         yield source
         return
     import fsspec
@@ -113,9 +121,11 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
         ImageError: If it is not a single-channel PNG with just these values.
     """
     try:
-        with _opened(path) as file, Image.open(file) as image:
+        with _opened(path) as file, Image.open(file, formats=["PNG"]) as image:
             mask = np.array(image)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's kinds of "broken"
+    except ImageError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's kinds of "broken"
         raise ImageError(f"{path}: cannot be read as a mask ({error})") from error
     if mask.ndim != 2 or mask.dtype != np.uint8 or not np.isin(mask, (0, 255)).all():
         raise ImageError(f"{path}: a mask is one 8-bit channel with the values 0 and 255")
@@ -184,7 +194,34 @@ def normalise(canvas: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...
     return rows.reshape(canvas.shape).transpose(2, 0, 1)
 
 
+def _is_color(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(v) in (int, float) and -9 < v < 9 for v in value)
+
+
+INPUT = {
+    "image_size": (lambda v: type(v) is int and 0 < v <= LONGEST_SIDE, f"pixels up to {LONGEST_SIDE}"),
+    "mean": (_is_color, "three numbers for values in [0, 1]"),
+    "std": (lambda v: _is_color(v) and min(v) > 0, "three numbers above 0 for values in [0, 1]"),
+}
+"""What a stored model may say of its input, and in words."""
+
+
+def check_input(path: str | os.PathLike, **stated: Any) -> None:
+    """Refuses what is stated of a model's input (`INPUT`) where no photo can be brought to it.
+
+    Raises:
+        ValueError: Naming the file in which it stands, and the value.
+    """
+    for name, value in stated.items():
+        allowed, words = INPUT[name]
+        if not allowed(value):
+            raise ValueError(f"{path}: {name} is {value!r:.80}, not {words}")
+
+
 def list_images(folder: Path) -> list[Path]:
-    """Returns all photos below a folder, sorted; hidden files and folders are left out."""
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    """Returns all photos below a folder, sorted; hidden files and folders are left out.
+
+    A link that leads nowhere, or a pipe, is among them where it has a photo's name: it is refused, not passed over.
+    """
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir())
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))

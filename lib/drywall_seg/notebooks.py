@@ -10,6 +10,7 @@ from typing import Any
 
 import nbformat
 import papermill
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from drywall_seg.config import close_match, project_root, resolve_config, run_folder_of
@@ -152,6 +153,9 @@ def run_notebook(name: str, parameters: Mapping[str, Any] | None = None, again: 
         raise NotebookError(
             f"{source.stem} failed in cell {error.cell_index}: {error.ename}: {error.evalue}\nexecuted copy: {copy}"
         ) from error
+    except DeadKernelError as error:
+        reason = "its kernel died, as where memory runs out; the same command goes on"
+        raise NotebookError(f"{source.stem}: {reason}\nexecuted copy: {copy}") from error
     finally:
         if partial.is_file():
             os.replace(partial, copy)
@@ -178,18 +182,19 @@ def run_pipeline(parameters: Mapping[str, Any]) -> list[Path]:
 
 def _is_done(copy: Path, source: Path, parameters: Mapping[str, Any]) -> bool:
     """Says whether a copy is of this notebook, with these parameters, and every one of its cells was run."""
+    wanted = nbformat.read(source, as_version=4)
     try:
-        executed, wanted = (nbformat.read(path, as_version=4) for path in (copy, source))
-    except (OSError, nbformat.reader.NotJSONError):
+        executed = nbformat.read(copy, as_version=4)
+        record = executed.metadata.get("papermill", {})
+        cells = [c for c in executed.cells if "injected-parameters" not in c.metadata.get("tags", ())]
+        return (
+            record.get("exception") is None
+            and record.get("parameters") == parameters
+            and [c.source for c in cells] == [c.source for c in wanted.cells]
+            and all(c.execution_count is not None for c in cells if c.cell_type == "code" and c.source.strip())
+        )
+    except Exception:  # there is none, or it is nonsense, over which nbformat raises anything: it is run again
         return False
-    record = executed.metadata.get("papermill", {})
-    cells = [c for c in executed.cells if "injected-parameters" not in c.metadata.get("tags", ())]
-    return (
-        record.get("exception") is None
-        and record.get("parameters") == parameters
-        and [c.source for c in cells] == [c.source for c in wanted.cells]
-        and all(c.execution_count is not None for c in cells if c.cell_type == "code" and c.source.strip())
-    )
 
 
 def _has_results(folder: Path) -> bool:

@@ -65,9 +65,12 @@ _ABSENT_THINGS = (
 
 
 def is_own(text: str) -> bool:
-    """Says whether a text asks for what one of the user's own labels stands for, so that it is not absent."""
-    words = f" {' '.join(text.casefold().split())} "
-    return any(f" {word} " in words for own in OWN_LABELS for word in own.words)
+    """Says whether a text asks for what one of the user's own labels stands for, or nearly: then it is not absent.
+
+    Nearly, because `hash_text` takes words apart: for a label `screw`, asking for screwdrivers would teach nothing.
+    """
+    words = f" {' '.join(text.casefold().split())}"
+    return any(f" {word}" in words for own in OWN_LABELS for word in own.words)
 
 
 ABSENT_THINGS = tuple(text for text in _ABSENT_THINGS if not is_own(text))
@@ -106,8 +109,10 @@ def slug(prompt: str, max_length: int = 60) -> str:
     'segment_joint_tape'
 
     Raises:
-        ValueError: If no letter or digit is left.
+        ValueError: If no letter or digit is left, or it holds half a character, as no file can.
     """
+    if prompt.encode(errors="replace").decode() != prompt:
+        raise ValueError(f"prompt {prompt!r} is not text: it holds bytes that are no UTF-8")
     words = re.sub(r"[\W_]+", "_", unicodedata.normalize("NFKC", prompt).casefold()).strip("_")
     if not words:
         raise ValueError(f"prompt {prompt!r} holds no letter or digit")

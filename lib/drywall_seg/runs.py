@@ -1,5 +1,7 @@
 """Run folders, and files that appear whole or not at all."""
 
+import csv
+import errno
 import fcntl
 import hashlib
 import itertools
@@ -27,6 +29,12 @@ pd.options.mode.string_storage = "python"
 
 CHECKPOINT = "checkpoint"
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a write says of its disk, without a word on which file it was."""
+
+LONGEST_NAME = 200
+"""Bytes in a run's name: some letters take four, and the usual file systems take 255."""
+
 PACKAGES = ("drywall-seg", "torch", "transformers", "numpy", "pandas", "pillow", "pycocotools", "papermill")
 
 
@@ -37,6 +45,25 @@ class NotebookError(RuntimeError):
 def is_address(path: str | os.PathLike) -> bool:
     """Says whether a path is an address for fsspec, such as `s3://bucket/folder`."""
     return "://" in str(path)
+
+
+def is_path(text: str) -> bool:
+    """Says whether a text can be a path at all, and be written down: no NUL, and no half of a character.
+
+    A shell hands on bytes that are no UTF-8 as such halves.
+    """
+    return text != "" and "\0" not in text and text.encode(errors="replace").decode() == text
+
+
+@contextmanager
+def named_disk_errors(path: str | os.PathLike) -> Iterator[None]:
+    """Puts the file's name into an error of the disk that names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_ERRORS and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -60,8 +87,9 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
-        yield partial
-        os.replace(partial, path)
+        with named_disk_errors(path):
+            yield partial
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -134,14 +162,28 @@ def read_json(path: str | os.PathLike) -> Any:
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON or no UTF-8, or a number or nesting beyond Python's limits
         raise ValueError(f"{path}: not JSON ({error})") from error
 
 
+def read_object(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads a JSON file that holds an object.
+
+    Raises:
+        ValueError: If it is not JSON or something else; the message names the file.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: not a JSON object, but {value!r:.80}")
+    return value
+
+
 def write_csv(path: str | os.PathLike, table: pd.DataFrame) -> None:
-    """Writes a table without its index, whole or not at all."""
+    """Writes a table without its index, whole or not at all; what is no character is written as its number."""
+    cells = map(str, table.select_dtypes(exclude="number").to_numpy().ravel())
+    quoting = csv.QUOTE_NONNUMERIC if any("\r" in cell for cell in cells) else csv.QUOTE_MINIMAL  # which overlooks it
     with whole_file(path) as partial:
-        table.to_csv(partial, index=False)
+        table.to_csv(partial, index=False, errors="backslashreplace", quoting=quoting)
 
 
 def write_mask(path: str | os.PathLike, mask) -> None:
@@ -154,10 +196,10 @@ def run_folder(outputs_root: str | os.PathLike, run_name: str) -> Path:
     """Returns the folder of a run, without making it.
 
     Raises:
-        ValueError: If the name is not a plain folder name (letters, digits, dot, dash, underscore).
+        ValueError: If the name is not a plain folder name (letters, digits, dot, dash, underscore), or a long one.
     """
-    if not re.fullmatch(r"[\w-][\w.-]{0,99}", run_name):
-        raise ValueError(f"run_name {run_name!r} must be a folder name: letters, digits, '.', '-' and '_'")
+    if not re.fullmatch(r"[\w-][\w.-]{0,99}", run_name) or len(run_name.encode()) > LONGEST_NAME:
+        raise ValueError(f"run_name {run_name!r} must be a folder name: up to 100 letters, digits, '.', '-' and '_'")
     return Path(outputs_root) / run_name
 
 

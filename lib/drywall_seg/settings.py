@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from drywall_seg.prompts import LABELS
+from drywall_seg.runs import is_path
 
 SPLITS = ("photo", "image", "publisher")
 TRAINABLE = r"decoder(\+[1-9]\d*)?|all"
@@ -15,7 +16,7 @@ FILLED_IN = ("stored_views",)
 BALANCES = ("none", "label", "photograph")
 THRESHOLD_RULES = ("max mean Dice", "recall at a false-alarm budget")
 
-_TEXT = (str, bool, "a text")
+_TEXT = (str, is_path, "a text that can be a path")
 _SIDE = (int, lambda v: v >= 64 and v % 16 == 0, "a multiple of 16 from 64 up")
 _FROM_0 = (int, lambda v: v >= 0, "a whole number from 0 up")
 _COUNT = (int, lambda v: v >= 1, "a whole number from 1 up")

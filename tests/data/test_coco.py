@@ -214,7 +214,6 @@ LEFT_BOX, CORNER_BOX = (0, 0, 2, 4), (2, 2, 2, 2)
         ([annotation(1, 1, [], (2, 2, 1e308, 1e308))], CORNER, "box"),
         ([annotation(1, 1, [], (-1e300, -1e300, 2e300, 2e300))], [[1] * 4] * 4, "box"),
         ([annotation(1, 1, [], (4, 0, 2, 2))], EMPTY, "box"),
-        ([annotation(1, 1, [], (2, 2, -1, 2))], EMPTY, "box"),
         ([annotation(1, 1, rle(np.array(CORNER)))], CORNER, "rle"),
         ([annotation(1, 1, rle(np.array(CORNER), compressed=False))], CORNER, "rle"),
         ([annotation(1, 1, {"size": [4, 4], "counts": [0, 8, 8]})], LEFT_HALF, "rle"),

@@ -354,7 +354,7 @@ def test_what_a_killed_run_left_is_cleared_away(data_root, folder):
     made = contents(folder)
     (folder / "manifest.json").unlink()
     (folder / "manifest.csv").write_text("image_id,spl")
-    (folder / "masks/crack/cracks.coco/train/.partial-1-wall.png").write_bytes(b"\x89PNG")
+    (folder / "masks/crack/cracks.coco/train/.partial-4194305-wall.png").write_bytes(b"\x89PNG")  # no process has it
     (folder / "masks/crack/cracks.coco/train/old.png").write_bytes(b"\x89PNG")
     build_manifest(data_root, folder)
     assert contents(folder) == made

@@ -128,7 +128,8 @@ def test_memory_of_a_panorama_from_a_file(tmp_path):
     for width in (1000, 16_000):
         Image.new("RGB", (width, 1000), (200, 190, 180)).save(tmp_path / f"{width}.jpg")
     code = (
-        "import resource, sys; from drywall_seg.inference import Predictor; p = Predictor.load('compact')\n"
+        "import resource, sys; from drywall_seg.inference import Predictor\n"
+        "p = Predictor.load('compact', device='cpu')\n"
         "for width in (1000, 16_000):\n"
         f"  p.predict(rf'{tmp_path}/{{width}}.jpg', {PROMPTS}, with_probs=False)\n"
         "  print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"

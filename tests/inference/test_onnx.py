@@ -33,7 +33,7 @@ MORE = {
     "reference": {"crack": read_json(COMPACT / "thresholds.json")["reference"]["crack"]},
 }
 LINE = r"`pip install (click [\w -]+)`, then `pip install --no-deps .`"
-RUNNING = [*re.search(LINE, (ROOT / "README.md").read_text())[1].split(), "tokenizers"]
+RUNNING = [*re.search(LINE, (ROOT / "docs" / "recipes.md").read_text())[1].split(), "tokenizers"]
 
 
 def photo(label, size_wh=(240, 320)):

@@ -82,8 +82,9 @@ def test_shapes_and_one_encode_for_many_prompts(segmenter):
 
 
 def test_it_is_the_models_own_answer(segmenter):
-    pixels = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    pixels = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)).to(segmenter.device)
     tokens = segmenter.tokenizer(["crack"], padding="max_length", max_length=32, return_tensors="pt")
+    tokens = tokens.to(segmenter.device)
     with torch.no_grad():
         answer = segmenter.model(pixel_values=pixels, **tokens)
         logits = segmenter(pixels, segmenter.encode_prompts(["segment crack"]))
@@ -112,7 +113,7 @@ def test_a_saved_one_names_its_weights_and_holds_none(segmenter, folder, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["segmenter.json"]
     again = load_segmenter(tmp_path)
     for name, tensor in segmenter.state_dict().items():
-        assert torch.equal(tensor, again.state_dict()[name]), name
+        assert torch.equal(tensor.cpu(), again.state_dict()[name]), name
 
 
 def test_a_licence_not_agreed_to(monkeypatch, folder):

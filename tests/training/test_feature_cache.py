@@ -178,6 +178,10 @@ def test_views_are_stored_where_it_pays(manifest, tiny, tmp_path, monkeypatch):
         )
         assert choose_views(tiny, data, None) == views
         assert choose_views(tiny, data, 2) == 2  # as it was asked for
+    monkeypatch.undo()
+    monkeypatch.setattr(type(tiny), "device", torch.device("cuda"))
+    assert (choose_views(tiny, data, None), choose_views(tiny, data, 2)) == (0, 2)  # there reading is slower
+    monkeypatch.undo()
     tiny.trainable_parameters("decoder+1")
     assert choose_views(tiny, data, None) == 0
     with pytest.raises(ValueError, match="stored_views is 2, but trainable lets the encoder train"):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from drywall_seg.inference.torch_backend import default_device
 from drywall_seg.models import load_segmenter
 from drywall_seg.models.compact import new_compact
 from drywall_seg.training import loop
@@ -34,7 +35,8 @@ def test_micro_batches_of_the_tiny_decoder_add_up_to_the_batch(sample_manifest, 
         )
         for size in (8, 3, 1)
     ]  # fmt: skip
-    assert close(runs[0], runs[1], 1e-5) and close(runs[0], runs[2], 1e-5)
+    tolerance = 1e-5 if default_device() == "cpu" else 2e-3  # in half precision sums differ with the batch's shape
+    assert close(runs[0], runs[1], tolerance) and close(runs[0], runs[2], tolerance)
     assert not np.allclose(runs[0][0][:3], runs[0][0][3:], rtol=1e-3)  # it did learn
 
 
@@ -106,9 +108,10 @@ def test_what_one_image_needs_too_much_for_is_an_error(sample_manifest, tmp_path
 
 def test_gradients_are_clipped_and_rates_follow_the_schedule(sample_manifest, monkeypatch):
     config = config_of(epochs=2, batch_size=8, clip_norm=1e-3, trainable="all", encoder_rate_share=0.5)
-    segmenter = new_compact(64)
+    accelerator = start_accelerator()
+    segmenter = new_compact(64).to(accelerator.device)
     manifest = small(sample_manifest, 16)
-    training = start_training(segmenter, config, training_data(segmenter, manifest, config), start_accelerator())
+    training = start_training(segmenter, config, training_data(segmenter, manifest, config), accelerator)
     assert training.n_steps == 4
     loop.set_training_mode(training)
     batch = torch.utils.data.default_collate([training.dataset[i] for i in range(8)])

@@ -102,7 +102,7 @@ def read_coco(path: Path) -> tuple[list[CocoImage], dict[int, str]]:
         entries = data.get(key) if isinstance(data, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise DataError(f"{path}: not COCO, {key!r} is not a list of objects")
-    categories = {c.get("id"): str(c.get("name")) for c in data["categories"] if isinstance(c.get("id"), int)}
+    categories = {c.get("id"): str(c.get("name")) for c in data["categories"] if type(c.get("id")) is int}
     images: dict[int, CocoImage] = {}
     names = set()
     for entry in data["images"]:
@@ -112,13 +112,12 @@ def read_coco(path: Path) -> tuple[list[CocoImage], dict[int, str]]:
         names.add(entry["file_name"])
         images[entry["id"]] = CocoImage(entry)
     for annotation in data["annotations"]:
-        image_id, category = annotation.get("image_id"), annotation.get("category_id")
-        where = f"{path}: annotation {annotation.get('id')!r}"
-        if not isinstance(image_id, int) or image_id not in images:
-            raise DataError(f"{where}: its image {image_id!r} is not in the file")
-        if not isinstance(category, int) or category not in categories:
-            raise DataError(f"{where}: its category {category!r} is not in the file")
-        bbox = annotation.get("bbox")
+        image_id, category, bbox = map(annotation.get, ("image_id", "category_id", "bbox"))
+        where = f"{path}: annotation {annotation.get('id')!r:.80}"
+        if type(image_id) is not int or image_id not in images:
+            raise DataError(f"{where}: its image {image_id!r:.120} is not in the file")
+        if type(category) is not int or category not in categories:
+            raise DataError(f"{where}: its category {category!r:.120} is not in the file")
         if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
             raise DataError(f"{where}: bbox {bbox!r:.120} is not four finite numbers")
         images[image_id].annotations.append(annotation)
@@ -132,12 +131,12 @@ def _is_number(value: Any) -> bool:
 
 def _check_image(path: Path, entry: dict[str, Any]) -> None:
     name = entry.get("file_name")
-    if not isinstance(entry.get("id"), int) or not isinstance(name, str):
+    if type(entry.get("id")) is not int or not isinstance(name, str):
         raise DataError(f"{path}: not COCO, an image entry without id or file_name: {entry!r:.200}")
     if not _is_plain_name(name):
         raise DataError(f"{path}: image {entry['id']}: file name {name!r:.300} is not a plain name")
     for side in ("height", "width"):
-        if not isinstance(entry.get(side), int) or not 0 < entry[side] <= 100_000:
+        if type(entry.get(side)) is not int or not 0 < entry[side] <= 100_000:
             raise DataError(f"{path}: image {entry['id']} ({name}): {side} {entry.get(side)!r:.120} is not a size")
 
 
@@ -172,12 +171,12 @@ def rasterise(annotations: Iterable[dict[str, Any]], size_hw: tuple[int, int], w
         where: What an error message starts with: file and image.
 
     Raises:
-        DataError: If a segmentation is none of polygons, RLE or empty, or does not fit the image.
+        DataError: If a segmentation is none of polygons, RLE or empty, or it or the box in its place cannot be right.
     """
     mask = np.zeros(size_hw, np.uint8)
     kinds, n_degenerate = set(), 0
     for annotation in annotations:
-        place = f"{where}: annotation {annotation.get('id')!r}"
+        place = f"{where}: annotation {annotation.get('id')!r:.80}"
         segmentation = annotation.get("segmentation") or []
         if isinstance(segmentation, dict):
             kinds.add("rle")
@@ -186,7 +185,7 @@ def rasterise(annotations: Iterable[dict[str, Any]], size_hw: tuple[int, int], w
         rings = [ring for ring in _check_rings(segmentation, size_hw, place) if _has_area(ring, size_hw)]
         n_degenerate += len(segmentation) - len(rings)
         kinds.add("polygon" if rings else "box")
-        for shape in rings or _clipped_box(annotation["bbox"], size_hw):
+        for shape in rings or _clipped_box(annotation["bbox"], size_hw, place):
             mask |= coco_mask.decode(coco_mask.frPyObjects(shape, *size_hw))[..., 0]
     kind = kinds.pop() if len(kinds) == 1 else "mixed" if kinds else "none"
     return Rasterised(mask * np.uint8(255), kind, n_degenerate)
@@ -213,9 +212,11 @@ def _has_area(shape: list[list[float]], size_hw: tuple[int, int]) -> bool:
     return not on_a_line and bool(coco_mask.area(coco_mask.frPyObjects(shape, *size_hw))[0])
 
 
-def _clipped_box(bbox_xywh: list[float], size_hw: tuple[int, int]) -> list[np.ndarray]:
+def _clipped_box(bbox_xywh: list[float], size_hw: tuple[int, int], place: str) -> list[np.ndarray]:
     """Returns the box cut to the image, as pycocotools takes it, or nothing where no area is left."""
     x, y, width, height = bbox_xywh
+    if min(width, height) < 0:
+        raise DataError(f"{place}: bbox {bbox_xywh!r:.120} has a negative side, and nothing else is drawn")
     left, top = max(x, 0), max(y, 0)
     right, bottom = min(x + width, size_hw[1]), min(y + height, size_hw[0])
     return [np.array([[left, top, right - left, bottom - top]], np.float64)] if right > left and bottom > top else []
@@ -227,7 +228,7 @@ def decode_rle(rle: dict[str, Any], size_hw: tuple[int, int], place: str) -> np.
     if rle.get("size") != size:
         raise DataError(f"{place}: RLE size {rle.get('size')!r:.80} is not the image's {size}")
     runs = _unpack_counts(counts) if isinstance(counts, str) else counts
-    whole = isinstance(runs, list) and all(isinstance(run, int) and run >= 0 for run in runs)
+    whole = isinstance(runs, list) and all(type(run) is int and run >= 0 for run in runs)
     if not whole or sum(runs) != size_hw[0] * size_hw[1]:
         raise DataError(f"{place}: RLE counts {counts!r:.80} do not add up to the image's pixels")
     return coco_mask.decode(coco_mask.frPyObjects({"size": size, "counts": runs}, *size_hw))

@@ -12,8 +12,9 @@ from drywall_seg.data.coco import CocoImage, DataError, Export, find_exports, ra
 from drywall_seg.data.overlays import Rows, apply_overlay, mask_path, store_mask
 from drywall_seg.data.sample import write_sample
 from drywall_seg.data.splits import assign_splits, compare_splits
+from drywall_seg.data.unpack import clear_left
 from drywall_seg.images import ImageError, read_image
-from drywall_seg.runs import hash_file, progress, read_json, write_csv, write_json
+from drywall_seg.runs import hash_file, is_path, progress, read_json, write_csv, write_json
 from drywall_seg.settings import RunConfig
 
 FORMAT = 2
@@ -105,6 +106,8 @@ def build_manifest(
     """
     data_root = data_root.absolute()
     exports = find_exports(data_root, labels)
+    if unwritable := [export.folder for export in exports if not is_path(str(export.folder))]:
+        raise DataError(f"{unwritable[0]}: its name is not UTF-8, so no table can hold it; rename it")
     overlays = [*sorted(data_root.glob("*.coco.json")), *overlays]
     state = _state([e.folder for e in exports], overlays)
     settings = {
@@ -126,7 +129,8 @@ def build_manifest(
     table = table[COLUMNS]
     write_csv(folder / "manifest.csv", table)
     _remove_stale_masks(folder, set(table.mask_path))
-    info |= {"settings": settings, "leaks": compare_splits(table, seed).to_dict("records")}
+    written = {"table": hash_file(folder / "manifest.csv"), "leaks": compare_splits(table, seed).to_dict("records")}
+    info |= {"settings": settings, **written}
     write_json(sidecar, info)
     return Manifest(table, data_root, folder, info)
 
@@ -146,7 +150,7 @@ def _state(folders: list[Path], overlays: list[Path]) -> str:
     for file in files:
         stat = file.stat()
         lines.append(f"{file} {stat.st_size} {stat.st_mtime_ns}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def _read_stored(folder: Path, data_root: Path, state: str) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -157,10 +161,11 @@ def _read_stored(folder: Path, data_root: Path, state: str) -> tuple[pd.DataFram
     except (FileNotFoundError, ValueError):  # not made yet, or somebody's edit
         return nothing
     same_data = isinstance(info, dict) and (info.get("data_root"), info.get("state")) == (str(data_root), state)
-    if not same_data or not (folder / "manifest.csv").is_file():
+    file = folder / "manifest.csv"
+    if not same_data or not file.is_file() or info.get("table") != hash_file(file):  # it may be cut, as on a Drive
         return nothing
     text = dict.fromkeys(("image_id", "source", "photo_id"), str)
-    table = pd.read_csv(folder / "manifest.csv", dtype=text, keep_default_na=False)
+    table = pd.read_csv(file, dtype=text, keep_default_na=False)
     return (table, info) if all((folder / mask).is_file() for mask in table.mask_path) else nothing
 
 
@@ -237,6 +242,8 @@ def _image_row(data_root: Path, export: Export, path: Path, image: CocoImage) ->
 
 
 def _remove_stale_masks(folder: Path, kept: set[str]) -> None:
-    for mask in (folder / "masks").rglob("*.png"):
+    for below in (folder, *folder.glob("masks/**/")):
+        clear_left(below)
+    for mask in (folder / "masks").rglob("[!.]*.png"):  # a hidden one is another process's, which is writing it now
         if mask.relative_to(folder).as_posix() not in kept:
             mask.unlink()

@@ -173,7 +173,7 @@ def _draw_joint(canvas, turn):
     canvas.shade(1 + 0.1 * canvas.stencil([disc(s + 0.8 * unit, (radius + 1) * unit) for s in spots], 0.6))
     heads = [disc(spot, radius * unit * rng.uniform(0.8, 1.2)) for spot in spots]
     canvas.paint(canvas.stencil(heads, radius / 3) * cover, colour)
-    screws = np.array(spots), np.full(len(spots), (radius + 1) * unit)
+    screws = np.array(spots), np.full(len(spots), max(radius + 1, 5) * unit)  # what is to be filled, not the head
     return (start + np.arange(-500, 500) * unit * ahead, np.full(1000, half * unit)), screws
 
 

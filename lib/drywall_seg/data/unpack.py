@@ -56,7 +56,7 @@ def unpack_zip(path: Path, folder: Path, replace: bool = False) -> dict[str, int
         strip = folder.name if _lie_in(folder.name, files) else "."
         needed = sum(member.file_size + BLOCK for member in files)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _clear_left(folder)
+        clear_left(folder.parent, glob.escape(folder.name))
         if (free := shutil.disk_usage(folder.parent).free) < needed:
             raise DataError(_full(path, folder, needed, free))
         with whole_folder(folder) as partial:
@@ -212,13 +212,12 @@ def _full(path: Path, folder: Path, needed: int, free: int) -> str:
     return f"{path}: unpacking needs {in_words(needed)} in {folder.parent}, {in_words(free)} are free; make room there"
 
 
-def _clear_left(folder: Path) -> None:
-    """Removes what a killed process left half unpacked beside the target; a living one's stays."""
-    name = glob.escape(folder.name)
-    for left in (*folder.parent.glob(f".partial-*-{name}"), *folder.parent.glob(f".old-*-{name}")):
+def clear_left(folder: Path, name: str = "*") -> None:
+    """Removes what killed processes left half written in a folder, of a name or all; a living one's stays."""
+    for left in (*folder.glob(f".partial-*-{name}"), *folder.glob(f".old-*-{name}")):
         process = left.name.split("-", 2)[1]
         if process.isdigit() and not _is_alive(int(process)):
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:

@@ -11,6 +11,7 @@ import pandas as pd
 from drywall_seg.config import has_checkpoint, model_of, run_folder_of
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.data.splits import known_photographs
+from drywall_seg.data.unpack import clear_left
 from drywall_seg.evaluation.breakdowns import break_down
 from drywall_seg.evaluation.collect import KEPT, predict_rows, score_raw_masks, unseen_rows
 from drywall_seg.evaluation.curves import calibration, expected_calibration_error, precision_recall, presence_roc
@@ -27,7 +28,7 @@ from drywall_seg.inference.predict import Predictor
 from drywall_seg.inference.scores import to_levels
 from drywall_seg.inference.torch_backend import device_name
 from drywall_seg.prompts import LABELS, TASK_LABELS
-from drywall_seg.runs import environment, read_json, write_csv, write_json, write_mask
+from drywall_seg.runs import environment, read_json, single_writer, write_csv, write_json, write_mask
 from drywall_seg.settings import RunConfig
 
 TABLES = "tables"
@@ -100,8 +101,20 @@ def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any],
 
     Returns:
         The metrics and the tables, as `read_results` reads them.
+
+    Raises:
+        ValueError: If another process is training or scoring the run.
     """
-    folder, predictor = run_folder_of(config), run_predictor(config)
+    folder = run_folder_of(config)
+    with single_writer(folder):
+        for part in ("masks", TABLES):
+            clear_left(folder / part)
+        _evaluate_run(config, manifest, folder)
+    return read_results(folder)
+
+
+def _evaluate_run(config: RunConfig, manifest: Manifest, folder: Path) -> None:
+    predictor = run_predictor(config)
     if config.threshold is not None:
         predictor.thresholds, predictor.chosen = dict.fromkeys(LABELS, config.threshold), "given"
     seconds: dict[str, float] = {}
@@ -146,7 +159,6 @@ def evaluate_run(config: RunConfig, manifest: Manifest) -> tuple[dict[str, Any],
         write_csv(folder / TABLES / f"{name}.csv", table)
     write_csv(folder / "per_image.csv", per_image)
     write_json(folder / "metrics.json", metrics)
-    return read_results(folder)
 
 
 def _add_scores(summary: dict[str, Any], tables: dict[str, pd.DataFrame], known: pd.Series, labels: pd.Series) -> None:

@@ -23,7 +23,7 @@ from drywall_seg.inference.monitor import append_entries, describe_photo, log_en
 from drywall_seg.inference.photos import Job, find_photos, name_jobs
 from drywall_seg.inference.predict import Prediction, Predictor
 from drywall_seg.prompts import slugs
-from drywall_seg.runs import hash_file, is_address, one_ahead, progress, single_writer, whole_file, write_csv
+from drywall_seg.runs import hash_file, is_address, is_path, one_ahead, progress, single_writer, whole_file, write_csv
 
 TABLE, COCO = "predictions.csv", "predictions.coco.json"
 WAITING = 2
@@ -85,6 +85,8 @@ def predict_files(
         OSError: If the disk is full.
     """
     out = str(out).rstrip("/") or "/"
+    if not is_path(out):
+        raise ValueError(f"out {out!r} is not a path")
     found = find_photos(map(str, paths), out, wanted.prompts)
     with nullcontext() if is_address(out) else single_writer(Path(out)):
         if not is_address(out):
@@ -147,6 +149,8 @@ def run_here(predictor: Predictor, jobs: list[Job], wanted: Wanted, out: str) ->
 
 def read_job(job: Job) -> tuple[np.ndarray, list[int]] | Exception:
     """Reads a photo and its state; what is wrong with it is returned, not raised."""
+    if not is_path(job.photo):
+        return ImageError(f"{job.photo}: its name is not UTF-8, so no table can hold it; rename it")
     try:
         state = source_state(job.photo)
         return read_image(job.photo), state

@@ -9,7 +9,7 @@ from typing import Any
 import fsspec
 import pandas as pd
 
-from drywall_seg.runs import hash_file, is_address, whole_file
+from drywall_seg.runs import hash_file, is_address, named_disk_errors, whole_file
 
 COLUMNS = ["photo", "prompt", "mask", "presence", "area_share", "doubt", "threshold", "seconds", "warnings"]
 FOLDER = ".predictions"
@@ -33,21 +33,23 @@ def source_state(photo: str) -> list[int]:
     return [state.st_size, state.st_mtime_ns]
 
 
+_KINDS = {"photo": str, "prompt": str, "mask": str}
+_KINDS_OF_A_MASK = {"settings": str, "source": list, "named": list, "files": dict}
+
+
 class Journal:
     """The lines of all runs into one folder, and this run's own file, to which it adds."""
 
     def __init__(self, out: str) -> None:
-        """Reads what earlier runs wrote; a line that a killed one left unfinished is none."""
+        """Reads what earlier runs wrote; a line that a killed one left unfinished, or of anything else, is none."""
         self.out = out
         self._records: dict[tuple[str, str], str] = {}  # as text, a quarter of what objects would take
         self._file_system, root = fsspec.url_to_fs(f"{out}/{FOLDER}")
         parts = sorted(self._file_system.find(root)) if self._file_system.exists(root) else []
         for part in parts:
-            for line in self._file_system.cat_file(part).decode("utf-8", "replace").splitlines():
-                try:
-                    self._note(json.loads(line), line)
-                except json.JSONDecodeError:
-                    continue
+            for line in self._file_system.cat_file(part).decode("utf-8", "replace").split("\n"):
+                if (record := _record_of(line)) is not None:
+                    self._note(record, line)
         self._number, self._waiting = len(parts), []
 
     def _note(self, record: Record, line: str) -> None:
@@ -56,14 +58,14 @@ class Journal:
 
     def add(self, records: list[Record]) -> None:
         """Adds a photo's records."""
-        lines = [json.dumps(record, ensure_ascii=False) for record in records]
+        lines = [json.dumps(record) for record in records]  # ASCII, since a name may hold half a character
         for record, line in zip(records, lines, strict=True):
             self._note(record, line)
         self._waiting.append("".join(f"{line}\n" for line in lines))
         if not is_address(self.out):
             path = Path(self.out, FOLDER, f"{self._number:06d}.jsonl")
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "a", encoding="utf-8") as file:
+            with named_disk_errors(path), open(path, "a", encoding="utf-8") as file:
                 file.write(self._waiting.pop())
         elif len(self._waiting) >= PHOTOS_A_PART:
             self.flush()
@@ -106,3 +108,21 @@ class Journal:
             {**record, "mask": record["mask"] and f"{self.out}/{record['mask']}"} for record in map(json.loads, lines)
         )
         return pd.DataFrame([{name: row.get(name) for name in COLUMNS} for row in rows], columns=COLUMNS)
+
+
+def _record_of(line: str) -> Record | None:
+    """Returns the record that a line holds; None where it is not one that `add` can have written."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    kinds = _KINDS | (_KINDS_OF_A_MASK if record.get("mask") else {})
+    if not all(isinstance(record.get(name), kind) for name, kind in kinds.items()):
+        return None
+    pairs = [record["named"], *record["files"].values()] if record["mask"] else []
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        return None
+    stem = pairs[0][1] if pairs else ""
+    return record if isinstance(stem, str) and "/" not in stem else None  # what is written by it stays in its folder

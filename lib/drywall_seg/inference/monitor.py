@@ -16,14 +16,13 @@ from PIL import Image
 
 from drywall_seg.images import STRIP, Letterbox
 from drywall_seg.inference.predict import Prediction, Predictor
+from drywall_seg.inference.scores import FIELDS, N_LEVELS
 from drywall_seg.prompts import LABELS
 from drywall_seg.runs import is_address
 
-FIELDS = ("presence", "area", "doubt", "brightness", "sharpness", "megapixels")
-"""What is compared."""
 COLUMNS = ["time", "model", "prompt", "label", *FIELDS, "width", "height", "seconds"]
 COMPARED = ["label", "field", "n", "median", "reference_median", "distance", "share_outside", "warning"]
-LEVELS = np.linspace(0, 1, 21)
+LEVELS = np.linspace(0, 1, N_LEVELS)
 LOW, HIGH = 1, 19
 """Places of the 5 % and the 95 % quantile."""
 SIDE = 400
@@ -154,7 +153,7 @@ def read_log(path: str | os.PathLike) -> pd.DataFrame:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
-    except ValueError:  # torn, or not UTF-8
+    except (ValueError, RecursionError):  # torn, or not UTF-8
         return None
     return entry if isinstance(entry, dict) and entry.keys() >= set(COLUMNS) else None
 

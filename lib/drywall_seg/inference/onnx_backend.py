@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from drywall_seg.images import INPUT, check_input
 from drywall_seg.prompts import hash_text
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class OnnxBackend:
         """Stands for the weights: the same as that of the checkpoint."""
         self.stored: dict[str, Any] = settings["stored"]
         """What the checkpoint's thresholds.json holds; empty where it has none."""
-        self._tokenize = {"compact": _word_hashes, "clipseg": _tokens}[settings["architecture"]](settings, path)
+        self._tokenize = _TOKENIZE[settings["architecture"]](settings, path)
         self._decoder = _start(_decode(parts[DECODER], path), path, device)
         self._prompt_encoder = _start(_decode(parts[PROMPT_ENCODER], path), path, device)
         self._prompt_cache: dict[str, np.ndarray] = {}
@@ -108,10 +109,15 @@ def _decode(text: str, path: str | Path) -> bytes:
 def _read_settings(text: str, path: str | Path) -> dict[str, Any]:
     try:
         settings = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: damaged: its settings are not JSON ({error})") from error
-    if settings.get("format") != FORMAT:
-        raise ValueError(f"{path}: of format {settings.get('format')}, and this version reads {FORMAT}: export it anew")
+    found = settings.get("format") if isinstance(settings, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{path}: of format {found!r:.80}, and this version reads {FORMAT}: export it anew")
+    for name, allowed in _ALLOWED.items():
+        if not allowed(settings.get(name)):
+            raise ValueError(f"{path}: damaged: its {name} is {settings.get(name)!r:.80}")
+    check_input(path, **{name: settings.get(name) for name in INPUT})
     return settings
 
 
@@ -126,10 +132,22 @@ def _tokens(settings: dict[str, Any], path: str | Path) -> Tokenize:
         from tokenizers import Tokenizer
     except ModuleNotFoundError as error:
         raise ValueError(f"{path}: a CLIPSeg needs the package tokenizers: pip install tokenizers") from error
-    tokenizer = Tokenizer.from_str(settings["tokenizer"])
+    try:
+        tokenizer = Tokenizer.from_str(settings["tokenizer"])
+    except Exception as error:  # the package's own kind
+        raise ValueError(f"{path}: damaged: its tokenizer cannot be read ({error})") from error
 
     def tokenize(text: str) -> dict[str, np.ndarray]:
         tokens = tokenizer.encode(text)
         return {"ids": np.array([tokens.ids], np.int64), "attention_mask": np.array([tokens.attention_mask], np.int64)}
 
     return tokenize
+
+
+_TOKENIZE = {"compact": _word_hashes, "clipseg": _tokens}
+_ALLOWED: dict[str, Callable[[Any], bool]] = {
+    "architecture": lambda v: isinstance(v, str) and v in _TOKENIZE,
+    "trained_on": lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v),
+    "model_hash": lambda v: isinstance(v, str),
+    "stored": lambda v: isinstance(v, dict),
+}

@@ -1,5 +1,7 @@
 """Which photos there are to predict, and how what is written for each is named."""
 
+import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -31,19 +33,19 @@ class OutputNames:
     """Gives out mask names within one folder, `<image stem>__<slug>.png`, never the same one for two images."""
 
     def __init__(self) -> None:
-        self._owner: dict[str, str] = {}  # image by stem, folded: some file systems do not tell "A" from "a"
+        self._owner: dict[str, str] = {}  # image by stem, folded
         self._stem: dict[str, str] = {}
 
     def keep(self, image: str, stem: str) -> None:
         """Notes the stem that an image has already."""
-        self._owner[stem.casefold()] = image
+        self._owner[_folded(stem)] = image
         self._stem[image] = stem
 
     def stem(self, image: str, stem: str) -> str:
         """Returns the stem for an image (any name that tells it from others); later equal ones get `<stem>-2`, ..."""
         if image not in self._stem:
             free, number = stem, 1
-            while free.casefold() in self._owner:
+            while _folded(free) in self._owner:
                 number += 1
                 free = f"{stem}-{number}"
             self.keep(image, free)
@@ -52,6 +54,11 @@ class OutputNames:
     def mask_name(self, image: str, stem: str, prompt: str) -> str:
         """Returns the file name of the mask of an image and a prompt."""
         return Job(image, "", self.stem(image, stem)).file(prompt)
+
+
+def _folded(stem: str) -> str:
+    """Returns what some file systems take a name for: neither case nor ways of accents are told apart."""
+    return unicodedata.normalize("NFC", stem).casefold()
 
 
 def find_photos(paths: Iterable[str], out: str, prompts: Iterable[str]) -> dict[str, str]:
@@ -71,9 +78,10 @@ def find_photos(paths: Iterable[str], out: str, prompts: Iterable[str]) -> dict[
 
 def _here(path: Path, out: Path, written: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     if path.is_dir():
+        root, target = _real(path), _real(out)
         for photo in list_images(path):
-            inside = out.resolve() in photo.resolve().parents
-            own = out.resolve() != path.resolve() and path.resolve() in out.resolve().parents
+            inside = target in _real(photo).parents
+            own = target != root and root in target.parents
             if not inside or not (own or photo.stem.endswith(written)):
                 folder = photo.parent.relative_to(path).as_posix()
                 yield str(photo), "" if folder == "." else folder
@@ -81,6 +89,11 @@ def _here(path: Path, out: Path, written: tuple[str, ...]) -> Iterator[tuple[str
         yield str(path), ""
     else:
         raise ValueError(f"{path}: no such file or folder")
+
+
+def _real(path: Path) -> Path:
+    """Returns a path with links followed; `Path.resolve` would not stand one that leads to itself."""
+    return Path(os.path.realpath(path))
 
 
 def _at_address(address: str) -> Iterator[tuple[str, str]]:

@@ -2,12 +2,15 @@
 
 import itertools
 from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import find_objects, label, maximum_filter, minimum_filter
 from scipy.spatial import ConvexHull, QhullError
 
+from drywall_seg.inference.scores import FIELDS, N_LEVELS
 from drywall_seg.inference.trace import trace
 
 EIGHT = np.ones((3, 3), bool)
@@ -43,8 +46,53 @@ class PostProcessing:
             if field.name == "boxes":
                 if value not in BOXES:
                     raise ValueError(f"boxes is {value!r}, not one of {', '.join(map(repr, BOXES))}")
-            elif not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            elif not is_share(value):
                 raise ValueError(f"{field.name} is {value!r}, not a share from 0 to 1")
+
+
+def is_share(value: Any) -> bool:
+    """Says whether a value is a number from 0 to 1."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def read_delivery(stored: Any, where: str | Path) -> tuple[dict[str, float], float, dict[str, PostProcessing]]:
+    """Returns the thresholds and the post-processing by label, and the presence cut between them, of a thresholds.json.
+
+    Args:
+        stored: What the file holds.
+        where: The file.
+
+    Raises:
+        ValueError: If masks cannot be made by it, or photos not be compared with its reference: naming file and value.
+    """
+    if not isinstance(stored, dict):
+        raise ValueError(f"{where}: not a JSON object, but {stored!r:.80}")
+    for part in ("thresholds", "postprocessing", "reference"):
+        if not isinstance(stored.get(part, {}), dict):
+            raise ValueError(f"{where}: {part} is {stored[part]!r:.80}, not a value for each label")
+    cut = stored.get("presence_cut", 0.0)
+    for name, value in {**stored.get("thresholds", {}), "presence_cut": cut}.items():
+        if not is_share(value):
+            raise ValueError(f"{where}: {name} is {value!r:.80}, not a number from 0 to 1")
+    for name, known in stored.get("reference", {}).items():
+        if not _is_reference(known):
+            raise ValueError(f"{where}: the reference of {name} is {known!r:.80}, not {N_LEVELS} quantiles a field")
+    steps = {}
+    for name, values in stored.get("postprocessing", {}).items():
+        try:
+            steps[name] = PostProcessing(**values)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where}: post-processing of {name} is {values!r:.80}: {error}") from error
+    return stored.get("thresholds", {}), cut, steps
+
+
+def _is_reference(known: Any) -> bool:
+    if not isinstance(known, dict) or type(known.get("n")) is not int or known["n"] < 1:
+        return False
+    columns = [known.get(field) for field in FIELDS]
+    if not all(isinstance(column, list) and len(column) == N_LEVELS for column in columns):
+        return False
+    return all(type(value) in (int, float) and abs(value) < 1e9 for column in columns for value in column)
 
 
 def postprocess(mask: np.ndarray, steps: PostProcessing) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from drywall_seg.images import Letterbox, normalise, read_image
 from drywall_seg.inference.large import CONTEXT, large_logits, tile_side
-from drywall_seg.inference.postprocess import PostProcessing, postprocess
+from drywall_seg.inference.postprocess import PostProcessing, postprocess, read_delivery
 from drywall_seg.inference.scores import count_around, doubt_of, first_level, presence_of, sigmoid, to_levels
 from drywall_seg.prompts import LABELS, sentence_of
 from drywall_seg.runs import read_json
@@ -102,7 +102,7 @@ class Predictor:
             backend = OnnxBackend(name_or_dir)
             if image_size not in (None, backend.image_size):
                 raise ValueError(f"{name_or_dir}: exported for images of {backend.image_size} pixels, not {image_size}")
-            stored = backend.stored
+            stored, file = backend.stored, name_or_dir
         else:
             from drywall_seg.inference.torch_backend import TorchBackend  # torch is imported here, not before
             from drywall_seg.models import checkpoint_folder, load_segmenter
@@ -110,14 +110,9 @@ class Predictor:
             file = checkpoint_folder(name_or_dir) / THRESHOLDS_FILE
             stored = read_json(file) if file.is_file() else {}
             backend = TorchBackend(load_segmenter(name_or_dir, image_size), device, folded=True)
-        steps = {} if raw else stored.get("postprocessing", {})
-        predictor = cls(
-            backend,
-            stored.get("thresholds"),
-            stored.get("presence_cut", 0.0),
-            {label: PostProcessing(**values) for label, values in steps.items()},
-        )
-        predictor.chosen = stored.get("chosen", predictor.chosen)
+        thresholds, cut, steps = read_delivery(stored, file)
+        predictor = cls(backend, thresholds, cut, {} if raw else steps)
+        predictor.chosen = str(stored.get("chosen", predictor.chosen))
         predictor.reference = stored.get("reference", {})
         return predictor
 

@@ -4,6 +4,9 @@ import math
 
 import numpy as np
 
+FIELDS = ("presence", "area", "doubt", "brightness", "sharpness", "megapixels")
+"""What monitoring compares, by so many quantiles of each."""
+N_LEVELS = 21
 MARGIN = 0.1
 """Doubt asks what another threshold would give: one lower, and one higher, by this."""
 

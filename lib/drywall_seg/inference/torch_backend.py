@@ -63,7 +63,7 @@ class TorchBackend:
 
     def _autocast(self) -> torch.autocast:
         device = self.segmenter.device
-        dtype = half_precision(device)
+        dtype = half_precision(device) if self._weights.half_predicts else None
         return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
     @torch.no_grad()

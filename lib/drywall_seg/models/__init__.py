@@ -1,11 +1,15 @@
 """The models behind one interface, `Segmenter`; `load_segmenter` finds the right one."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 from drywall_seg.models.base import Segmenter
 from drywall_seg.models.weights import SETTINGS, licence_explained, read_photographs, read_settings
-from drywall_seg.runs import read_json
+from drywall_seg.runs import read_object
 
 __all__ = ["Segmenter", "load_segmenter"]
 
@@ -31,16 +35,37 @@ def load_segmenter(name_or_dir: str | Path, image_size: int | None = None) -> Se
         OSError: If a hub id cannot be found or downloaded (as transformers says it).
     """
     folder = checkpoint_folder(name_or_dir)
-    if (folder / SETTINGS).is_file():
-        segmenter = _load_saved(folder, image_size)
-    elif folder.is_dir() and not (folder / "config.json").is_file():
-        raise ValueError(f"{folder}: holds neither {SETTINGS} (ours) nor config.json (a hub's)")
-    elif not folder.is_dir() and not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", str(name_or_dir)):
-        raise ValueError(f"{folder}: no such folder, and not the form of a hub id")
-    else:
-        segmenter = _load_released(str(name_or_dir), image_size)
-    segmenter.trained_on = read_photographs(folder)
+    with _named(folder):
+        segmenter = _load(folder, name_or_dir, image_size)
+        segmenter.trained_on = read_photographs(folder)
+        for name, tensor in segmenter.state_dict().items():
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"{folder}: its weight {name} holds what is no finite number")
     return segmenter.eval()
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Names the model in whatever transformers and tokenizers raise over files of nonsense."""
+    try:
+        yield
+    except (OSError, ImportError):
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and str(folder) in str(error):
+            raise
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"{folder}: cannot be loaded ({reason})") from error
+
+
+def _load(folder: Path, name_or_dir: str | Path, image_size: int | None) -> Segmenter:
+    if (folder / SETTINGS).is_file():
+        return _load_saved(folder, image_size)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: holds neither {SETTINGS} (ours) nor config.json (a hub's)")
+    if not folder.is_dir() and not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", str(name_or_dir)):
+        raise ValueError(f"{folder}: no such folder, and not the form of a hub id")
+    return _load_released(str(name_or_dir), image_size)
 
 
 def _load_released(name: str, image_size: int | None) -> Segmenter:
@@ -48,7 +73,7 @@ def _load_released(name: str, image_size: int | None) -> Segmenter:
 
     with licence_explained(name):
         config_file = cached_file(name, "config.json")
-    if str(read_json(config_file).get("model_type")).startswith("sam3"):
+    if str(read_object(config_file).get("model_type")).startswith("sam3"):
         from drywall_seg.models.sam3 import load_sam3
 
         return load_sam3(name, image_size)

@@ -25,6 +25,8 @@ class Segmenter(nn.Module):
     """What divides every side that the model takes."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    half_predicts: bool = True
+    """Whether half precision is good enough for its masks on a GPU; training uses it anyway."""
     trained_on: frozenset[str] = frozenset()
     """Hashes of the photographs behind its weights (`splits.photo_hash`); scoring on those is left out."""
 
@@ -68,6 +70,9 @@ class Segmenter(nn.Module):
     def for_inference(self) -> "Segmenter":
         """Returns what predicts the same and cannot be trained or saved any more; itself where nothing is gained."""
         return self
+
+    def begin_words(self, new: list[str], known: list[str]) -> None:
+        """Makes ready to learn words that it may never have met; `known` are those that it finds something for."""
 
     def save(self, folder: Path) -> None:
         """Writes `segmenter.json` and `model.safetensors` into an existing folder."""

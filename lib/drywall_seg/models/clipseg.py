@@ -41,14 +41,19 @@ class CLIPSegSegmenter(Segmenter):
             mean: Of each channel, in units of [0, 1].
             std: Likewise.
             base: `name` and `revision` of what CLIP's weights can be loaded from; None if nothing has them.
+
+        Raises:
+            ValueError: If its configuration names layers that are not there, or the model cannot take `image_size`.
         """
         super().__init__()
         self.model, self.tokenizer, self.base = model, tokenizer, base
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
         self.size_step = model.config.vision_config.patch_size
         self.check_side(image_size)
-        vision = model.clip.vision_model.encoder
-        vision.layers = vision.layers[: max(model.extract_layers) + 1]  # the rest feeds nothing that is used
+        vision, read, steered = model.clip.vision_model.encoder, model.extract_layers, model.config.conditional_layer
+        if not set(read) <= set(range(len(vision.layers))) or steered not in range(len(read)):
+            raise ValueError(f"extract_layers {read} or conditional_layer {steered} is not there")
+        vision.layers = vision.layers[: max(read) + 1]  # the rest feeds nothing that is used
         self._clip_is_base, self._clip_hash = base is not None, ""
         self.trainable_parameters("decoder")
 

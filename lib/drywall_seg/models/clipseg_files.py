@@ -12,9 +12,10 @@ from safetensors import SafetensorError
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file, logging
 
+from drywall_seg.images import INPUT, check_input
 from drywall_seg.models.clipseg import CLIPSegSegmenter
 from drywall_seg.models.weights import SETTINGS, WEIGHTS, read_settings, read_weights
-from drywall_seg.runs import read_json
+from drywall_seg.runs import read_object
 
 
 def load_clipseg(name_or_dir: str, image_size: int | None = None, revision: str | None = None) -> CLIPSegSegmenter:
@@ -26,7 +27,7 @@ def load_clipseg(name_or_dir: str, image_size: int | None = None, revision: str 
     """
     name = str(Path(name_or_dir).resolve()) if Path(name_or_dir).is_dir() else str(name_or_dir)
     config_file = cached_file(name, "config.json", revision=revision)
-    if config_file is None or read_json(config_file).get("model_type") != "clipseg":
+    if config_file is None or read_object(config_file).get("model_type") != "clipseg":
         raise ValueError(f"{name}: its config.json is missing or does not say model_type clipseg")
     # From here on everything comes from the commit that the configuration came from.
     commit = re.search(r"/snapshots/([0-9a-f]{40})/", Path(config_file).as_posix())
@@ -46,12 +47,15 @@ def load_finetuned(folder: Path, image_size: int | None = None) -> CLIPSegSegmen
         ValueError: If the weights do not fit, or the base is gone or another one; the message names the file.
     """
     settings = read_settings(folder, "image_size", "mean", "std", "base")
+    check_input(folder / SETTINGS, **{name: settings[name] for name in INPUT})
     size, base = image_size or settings["image_size"], settings["base"]
     mean, std = tuple(settings["mean"]), tuple(settings["std"])
     if base:
+        if not isinstance(base, dict) or not isinstance(base.get("name"), str):
+            raise ValueError(f"{folder / SETTINGS}: its base {base!r:.80} names no model")
         if Path(base["name"]).is_absolute() and not Path(base["name"]).is_dir():
             raise ValueError(f"{folder / SETTINGS}: its base {base['name']} is no longer there")
-        segmenter = load_clipseg(base["name"], size, base["revision"])
+        segmenter = load_clipseg(base["name"], size, base.get("revision"))
         segmenter.check_base(base.get("weights", ""), folder / SETTINGS)
         segmenter.mean, segmenter.std = mean, std
         read_weights(segmenter.model.decoder, folder / WEIGHTS)
@@ -123,10 +127,11 @@ def _read_preprocessing(name: str, revision: str | None) -> tuple[int, list[floa
     path = _file(name, revision, "preprocessor_config.json", "processor_config.json")
     if path is None:
         raise ValueError(f"{name}: holds no preprocessor_config.json")
-    stated: dict[str, Any] = read_json(path)
+    stated: dict[str, Any] = read_object(path)
     stated = stated.get("image_processor", stated)
     size = stated.get("size", 352)
-    sides = set(size.values()) if isinstance(size, dict) else {size}
-    if len(sides) != 1 or "image_mean" not in stated or "image_std" not in stated:
+    sides = list(size.values()) if isinstance(size, dict) else [size]
+    if not sides or any(side != sides[0] for side in sides) or not {"image_mean", "image_std"} <= stated.keys():
         raise ValueError(f"{path}: does not state one side, image_mean and image_std")
-    return int(sides.pop()), stated["image_mean"], stated["image_std"]
+    check_input(path, image_size=sides[0], mean=stated["image_mean"], std=stated["image_std"])
+    return sides[0], stated["image_mean"], stated["image_std"]

@@ -1,6 +1,8 @@
 """Weights and settings as files: safetensors and JSON; nothing here ever unpickles."""
 
+import errno
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +11,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import torch as safetensors_torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from drywall_seg.runs import read_json, whole_file
@@ -17,6 +20,20 @@ from drywall_seg.runs import read_json, whole_file
 SETTINGS = "segmenter.json"
 WEIGHTS = "model.safetensors"
 PHOTOGRAPHS = "photographs.json"
+
+
+def save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Writes safetensors as their own function does, whose error is none of the disk's kind.
+
+    Raises:
+        OSError: If the disk is full, or fails.
+    """
+    try:
+        safetensors_torch.save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        code = int(found[1]) if found else errno.EIO
+        raise OSError(code, os.strerror(code)) from error
 
 
 def write_weights(module: nn.Module, path: Path) -> None:
@@ -73,16 +90,22 @@ def read_settings(folder: Path, *keys: str) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     settings = read_json(path)
-    missing = [key for key in keys if not isinstance(settings, dict) or key not in settings]
-    if missing:
+    if missing := [key for key in keys if not isinstance(settings, dict) or key not in settings]:
         raise ValueError(f"{path}: says nothing of {', '.join(missing)}")
     return settings
 
 
 def read_photographs(folder: Path) -> frozenset[str]:
-    """Returns the hashes of the photographs that a checkpoint was trained on; empty where it names none."""
+    """Returns the hashes of the photographs that a checkpoint was trained on; empty where it names none.
+
+    Raises:
+        ValueError: If the file is not a JSON list of texts; it is named.
+    """
     path = folder / PHOTOGRAPHS
-    return frozenset(read_json(path)) if path.is_file() else frozenset()
+    names = read_json(path) if path.is_file() else []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path}: not a list of hashes, but {names!r:.80}")
+    return frozenset(names)
 
 
 @contextmanager

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from drywall_seg.runs import hash_file
+from drywall_seg.models.weights import save_file
+from drywall_seg.runs import hash_file, named_disk_errors
 
 FOLDER = "resume"
 KEPT = 2
@@ -33,7 +33,8 @@ def save_state(folder: Path, step: int, tensors: dict[str, Tensor], info: dict[s
     partial = where / f".partial-{os.getpid()}-state"
     try:
         contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, partial, metadata={"info": json.dumps(info)})
+        with named_disk_errors(where):
+            save_file(contiguous, partial, metadata={"info": json.dumps(info)})
         path = where / f"step-{step:08d}-{_hash(partial)}.safetensors"
         os.replace(partial, path)
     finally:

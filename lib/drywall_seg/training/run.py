@@ -12,9 +12,11 @@ from drywall_seg.config import differing_settings, resolve_model, run_folder_of
 from drywall_seg.data.manifest import Manifest, prepare
 from drywall_seg.inference.predict import THRESHOLDS_FILE
 from drywall_seg.inference.torch_backend import device_name
-from drywall_seg.models import load_segmenter
+from drywall_seg.models import Segmenter, checkpoint_folder, load_segmenter
 from drywall_seg.models.imagenet import imagenet_compact
-from drywall_seg.runs import CHECKPOINT, environment, read_json, single_writer, write_json
+from drywall_seg.paraphrases import NOUNS, ORDERS
+from drywall_seg.prompts import LABELS, OWN_LABELS
+from drywall_seg.runs import CHECKPOINT, environment, read_object, single_writer, write_json
 from drywall_seg.settings import FILLED_IN, RunConfig
 from drywall_seg.training.feature_cache import choose_views
 from drywall_seg.training.fit import OnEpoch, fit, training_data
@@ -57,6 +59,7 @@ def train_run(config: RunConfig, manifest: Manifest, on_epoch: OnEpoch | None = 
             segmenter = imagenet_compact(config.image_size, config.seed)
         else:
             segmenter = load_segmenter(resolve_model(config.model), config.image_size)
+            _begin_own_labels(segmenter, resolve_model(config.model))
         if config.epochs:
             segmenter.to(accelerator.device).trainable_parameters(config.trainable)
             views = choose_views(segmenter, training_data(segmenter, manifest, config), config.stored_views)
@@ -68,17 +71,26 @@ def train_run(config: RunConfig, manifest: Manifest, on_epoch: OnEpoch | None = 
         return fit(segmenter, manifest, config, folder, on_epoch)
 
 
+def _begin_own_labels(segmenter: Segmenter, model: str) -> None:
+    """Makes a model ready for those of the user's own labels that it was not trained for."""
+    file = checkpoint_folder(model) / THRESHOLDS_FILE
+    trained = read_object(file).get("thresholds", {}) if file.is_file() else {}
+    if new := [word for own in OWN_LABELS if own.name not in trained for word in own.words]:
+        old = [label for label in LABELS if label in trained]
+        segmenter.begin_words(new, [order.format(noun) for label in old for order in ORDERS for noun in NOUNS[label]])
+
+
 def _is_finished(folder: Path) -> bool:
     file = folder / CHECKPOINT / THRESHOLDS_FILE  # what comes last holds the presence cut
-    return file.is_file() and "presence_cut" in read_json(file) and (folder / "history.csv").is_file()
+    return file.is_file() and "presence_cut" in read_object(file) and (folder / "history.csv").is_file()
 
 
 def _check_same_run(folder: Path, config: RunConfig, fingerprint: str) -> RunConfig:
     """Returns the settings with what the run filled in itself."""
-    stored = read_json(folder / "config.json")
+    stored = read_object(folder / "config.json")
     different = differing_settings(stored, config)
     about = folder / "environment.json"
-    if about.is_file() and read_json(about)["data_fingerprint"] != fingerprint:
+    if about.is_file() and read_object(about).get("data_fingerprint") != fingerprint:
         different.append("the data, which have changed")
     if different:
         number = next(n for n in range(2, 10_000) if not folder.with_name(f"{folder.name}-{n}").exists())

@@ -33,7 +33,7 @@ def write_gallery(
     config: RunConfig,
     manifest: Manifest,
     out: Path | None = None,
-    order: str = "worst",
+    order: str | None = None,
     label: str | None = None,
     split: str = "test",
     limit: int = 200,
@@ -48,7 +48,7 @@ def write_gallery(
         config: The run.
         manifest: The data that it was evaluated on.
         out: The file; None for `gallery.html` in the run's folder.
-        order: One of `sheet_rows.ORDERS` that the run's scores allow.
+        order: One of `sheet_rows.ORDERS` that the run's scores allow; None for worst first, by name without scores.
         label: None for all.
         split: Of the images.
         limit: At most so many images.
@@ -64,7 +64,9 @@ def write_gallery(
     if label not in (None, *LABELS):
         raise ValueError(f"label is {label!r}, not one of {', '.join(LABELS)}")
     rows = choose_rows(sheet_rows(config, manifest), label, split)
-    if order not in (known := orders_of(rows)):
+    known = orders_of(rows)
+    order = order or ("worst" if "worst" in known else "name")
+    if order not in known:
         raise ValueError(f"order is {order!r}, not one of {', '.join(known)}, which the {split} images have scores for")
     rows = order_rows(rows, order)
     items = [_item_of(row, manifest) for row in rows.head(limit).itertuples(index=False)]
