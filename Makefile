@@ -7,7 +7,7 @@ BIN := .venv/bin
 # glibc gives every large tensor back to the system and takes it anew: a fifth of a training step on a CPU went there.
 MALLOC := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: setup demo benchmark train-compact test test-faults test-documents test-browser test-browser-smoke test-colab
+.PHONY: setup demo benchmark train-compact test test-faults test-faults-slow test-documents test-browser test-browser-smoke test-colab
 .PHONY: test-colab-fast test-all lint strip set-repository clean
 
 setup: .venv/ready
@@ -61,15 +61,19 @@ train-compact: setup
 
 # One thread a process: two processes of two threads each spend their time waiting for each other.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-# What a training and a prediction survive, more than one process, more than one machine, and one without torch.
+# All that was tried to break it: hostile input, full disks, kills, more than one process, machine, or none with torch.
 test-faults: setup
+	OMP_NUM_THREADS=1 RELIABILITY=docs/reliability.md $(BIN)/python -m pytest -n 2 --dist loadfile -m fault tests --ignore tests/browser
+
+# What of it the fast suite leaves out, for CI.
+test-faults-slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests/faults tests/training/test_devices.py tests/inference
 
 # Every command of the documents, in a copy of the project.
 test-documents: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests/test_documents.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_documents.py
 
 # The notebooks' viewers in Chromium: Voila, JupyterLab, exported HTML, the keyboard, a phone, axe-core's rules.
 AXE_CORE := 4.14.1
@@ -108,14 +112,14 @@ PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 	@touch $@
 
 test-colab-fast: .venv-colab/ready
-	OMP_NUM_THREADS=1 $(COLAB) -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(COLAB) -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-colab: test-colab-fast chromium
 	OMP_NUM_THREADS=1 BROWSER=required $(COLAB) -m pytest -m slow tests/browser
 
 # The browser's tests measure times: they run by themselves.
 test-all: setup .venv/browser-ready chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/browser
 	$(MAKE) test-browser test-colab
 
 lint: setup

@@ -5,6 +5,12 @@ import pytest
 
 from drywall_seg.data.manifest import build_manifest
 from drywall_seg.data.sample import write_sample
+from tests.faults.counting import (  # noqa: F401  hooks, and a fixture of all
+    pytest_collection_modifyitems,
+    pytest_runtest_logreport,
+    pytest_terminal_summary,
+    tally,
+)
 
 ROOT = Path(__file__).parents[1]
 

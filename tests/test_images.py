@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from drywall_seg.images import ImageError, Letterbox, list_images, normalise, read_image, read_mask
+from tests.faults.table import READ, REFUSED
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
@@ -62,6 +63,7 @@ def test_cmyk(tmp_path):
     assert read_image(save(tmp_path, white, "c.jpg")).min() > 250
 
 
+@pytest.mark.fault("images", READ)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(tmp_path, orientation):
     image = Image.fromarray(RGB)
@@ -161,6 +163,7 @@ def test_list_images_is_sorted_and_leaves_hidden_ones(tmp_path):
     assert [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path)] == ["a/c.png", "b.JPG"]
 
 
+@pytest.mark.fault("images", REFUSED)
 def test_too_large_is_refused_by_its_header_in_plain_words(tmp_path):
     path = tmp_path / "wall.png"
     Image.new("1", (10_050, 20_000)).save(path)

@@ -137,7 +137,7 @@ def single_writer(folder: Path) -> Iterator[None]:
         for old in folder.glob(".old-*"):  # killed between the two renames: what was there is all there is
             if not (whole := folder / old.name.split("-", 2)[2]).exists():
                 os.replace(old, whole)
-        for left in (*folder.glob(".partial-*"), *folder.glob(".old-*")):
+        for left in (*folder.glob(".partial-*"), *folder.glob(f"{CHECKPOINT}/.partial-*"), *folder.glob(".old-*")):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield
 

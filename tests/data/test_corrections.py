@@ -12,6 +12,7 @@ from drywall_seg.data.corrections import FORMAT, import_corrections
 from drywall_seg.data.manifest import build_manifest
 from drywall_seg.images import read_mask
 from tests.data.exports import annotation, image, write_export
+from tests.faults.table import REFUSED
 
 SHA = "a" * 64
 
@@ -104,6 +105,7 @@ def test_the_later_judgement_stays_whatever_comes_first(tmp_path):
     assert [entry["reviewed"]["verdict"] for entry in read(tmp_path)["images"]] == ["wrong", "right"]
 
 
+@pytest.mark.fault("own files", REFUSED)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -138,6 +140,7 @@ def test_a_value_that_cannot_be_right_is_named_and_nothing_is_written(tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.fault("own files", REFUSED)
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "other"}', "[" * 100_000, '{"format": null}', "\x00"])
 def test_a_file_that_is_none_of_the_viewers_is_refused(tmp_path, text):
     (tmp_path / "c.json").write_text(text)
@@ -145,6 +148,7 @@ def test_a_file_that_is_none_of_the_viewers_is_refused(tmp_path, text):
         import_corrections(tmp_path / "c.json", tmp_path / "out")
 
 
+@pytest.mark.fault("own files", REFUSED)
 def test_an_overlay_of_something_else_is_not_overwritten(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "reviewed.coco.json").write_text('{"images": [{"id": 1}], "annotations": []}')

@@ -16,6 +16,7 @@ from drywall_seg.data import unpack
 from drywall_seg.data.coco import DataError
 from drywall_seg.data.unpack import kind_of, same_files, top_folder, unpack_zip
 from tests.data.exports import contents
+from tests.faults.table import READ, REFUSED
 
 PHOTO = random.Random(0).randbytes(40_000)
 USUAL = {"train/_annotations.coco.json": b"{}" * 50, "train/a.jpg": PHOTO, "test/a.jpg": b"2"}
@@ -123,6 +124,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.fault("zips", REFUSED)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_zip_is_refused_and_leaves_nothing(tmp_path, monkeypatch, name):
     monkeypatch.setattr(unpack, "MOST_MEMBERS", 50)
@@ -150,8 +152,9 @@ def test_what_is_there_stays_when_it_was_to_be_replaced(tmp_path, monkeypatch, n
     assert set(contents(tmp_path)) == {"the.zip", "data/kept"}
 
 
-def test_whatever_byte_is_wrong_it_is_an_error_or_no_matter(tmp_path):
-    choose = random.Random(0)
+@pytest.mark.fault("zips", REFUSED)
+def test_whatever_byte_is_wrong_it_is_an_error_or_no_matter(tmp_path, record_property):
+    choose, n_refused = random.Random(0), 0
     small = zip_of(USUAL | {"train/a.jpg": b"photo" * 9})
     for number in range(600):
         data = bytearray(small)
@@ -162,10 +165,13 @@ def test_whatever_byte_is_wrong_it_is_an_error_or_no_matter(tmp_path):
         try:
             unpack_zip(path, folder)
         except DataError:
+            n_refused += 1
             assert not folder.exists()
         else:
             assert sum(map(len, contents(folder).values())) >= 45
     assert not [p.name for p in tmp_path.iterdir() if p.name[0] == "."]
+    record_property("tally", [REFUSED, n_refused])
+    record_property("tally", [READ, 600 - n_refused])
 
 
 def write(path, members, **options):
@@ -182,6 +188,7 @@ def test_a_usual_zip_comes_out_byte_by_byte(tmp_path, method):
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["data"]
 
 
+@pytest.mark.fault("zips", READ)
 def test_names_in_other_scripts_spaces_and_a_mac(tmp_path):
     members = {"train/Wand 1 – Riß.jpg": b"1", "train/壁.jpg": b"2", "train/.hidden": b"3"}
     path = write(tmp_path / "the.zip", members | {"__MACOSX/train/._壁.jpg": b"4"})
@@ -189,18 +196,21 @@ def test_names_in_other_scripts_spaces_and_a_mac(tmp_path):
     assert contents(tmp_path / "data") == members
 
 
+@pytest.mark.fault("zips", READ)
 def test_rights_and_times_in_the_zip_do_not_come_along(tmp_path):
     info = member(mode=stat.S_IFREG | stat.S_ISUID | 0o777)
     unpack_zip(write(tmp_path / "the.zip", [(info, b"1")]), tmp_path / "data")
     assert stat.S_IMODE((tmp_path / "data/train/b.jpg").stat().st_mode) & 0o6111 == 0
 
 
+@pytest.mark.fault("zips", READ)
 def test_a_zip_in_a_zip_stays_one(tmp_path):
     bomb = zip_of({"b": bytes(3_000_000)})
     unpack_zip(write(tmp_path / "the.zip", {"inner.zip": bomb}), tmp_path / "data")
     assert contents(tmp_path / "data") == {"inner.zip": bomb}
 
 
+@pytest.mark.fault("zips", READ)
 def test_what_shrinks_as_annotations_do_is_no_bomb(tmp_path):
     text = b'{"segmentation": [[1.5, 2.5, 3.5, 4.5]], "iscrowd": 0},' * 60_000
     unpack_zip(write(tmp_path / "the.zip", {"train/a": text[:30_000] + PHOTO}), tmp_path / "data")
@@ -253,6 +263,7 @@ def test_what_exists_is_replaced_only_if_told(tmp_path):
     assert contents(tmp_path / "data") == USUAL
 
 
+@pytest.mark.fault("full disk", REFUSED)
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 30_000))
@@ -261,6 +272,7 @@ def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
         unpack_zip(write(tmp_path / "the.zip", USUAL), tmp_path / "data")
 
 
+@pytest.mark.fault("full disk", REFUSED)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_disk_that_fills_up_meanwhile_leaves_nothing(tmp_path, monkeypatch, code):
     def full(source, out, _):

@@ -20,6 +20,7 @@ from drywall_seg.data.download import fetch_data
 from drywall_seg.data.http import DownloadError
 from tests.data.exports import contents
 from tests.faults.server import DATE, as_json, file, garbage, in_chunks, page, redirect, serve, silent, status
+from tests.faults.table import REFUSED, SAME
 
 KEY = "rf_planted0key0Value77"
 DRIVE_ID = "1AbCdEfGhIjKlMnOpQrStUvWxYz012345"
@@ -135,6 +136,7 @@ RECOVERS = [
 ]
 
 
+@pytest.mark.fault("downloads", SAME)
 @pytest.mark.parametrize("fault", RECOVERS, ids=lambda fault: fault.name)
 def test_it_recovers(net, fault):
     net.answers[ZIP] = list(fault.answers)
@@ -148,6 +150,7 @@ def test_only_the_rest_is_asked_for(net):
     assert net.ranges(ZIP) == [None, f"bytes={HALF}-"]
 
 
+@pytest.mark.fault("downloads", SAME)
 @pytest.mark.parametrize("ranges", [True, "always"], ids=["If-Range is heeded", "If-Range is ignored"])
 def test_a_file_that_changes_between_two_tries_is_fetched_anew(net, ranges):
     net.answers[ZIP] = [CUT, file(OTHER, '"two"', ranges=ranges)]
@@ -188,6 +191,7 @@ FAILS = [
 ]
 
 
+@pytest.mark.fault("downloads", REFUSED)
 @pytest.mark.parametrize(
     ("answers", "message", "left"), FAILS, ids=lambda value: value if isinstance(value, str) else ""
 )
@@ -220,6 +224,7 @@ def test_waits_grow_and_heed_what_the_server_asks_for(net, monkeypatch):
     assert waits == [1, 7, 60]
 
 
+@pytest.mark.fault("downloads", SAME)
 def test_a_long_download_may_be_cut_often_as_long_as_it_gets_on(net, monkeypatch):
     monkeypatch.setattr(http, "ADVANCE", 10_000)
     net.answers[ZIP] = [*(file(DATA, cut=n) for n in range(20_000, 200_000, 20_000)), file(DATA)]
@@ -227,6 +232,7 @@ def test_a_long_download_may_be_cut_often_as_long_as_it_gets_on(net, monkeypatch
     assert is_there(net)
 
 
+@pytest.mark.fault("downloads", SAME)
 def test_after_a_killed_process_the_next_goes_on(net):
     net.answers[ZIP] = [CUT]
     assert refused(net, "was cut|bytes came") == GONE_ON_WITH
@@ -237,6 +243,7 @@ def test_after_a_killed_process_the_next_goes_on(net):
     assert is_there(net)
 
 
+@pytest.mark.fault("downloads", SAME)
 def test_a_note_that_somebody_edited_is_not_gone_on_with(net):
     net.answers[ZIP] = [CUT]
     refused(net, "was cut|bytes came")
@@ -246,6 +253,7 @@ def test_a_note_that_somebody_edited_is_not_gone_on_with(net):
     assert net.ranges(ZIP)[-1] is None and is_there(net)
 
 
+@pytest.mark.fault("two at once", REFUSED)
 def test_two_processes_do_not_write_one_file(net):
     partial = net.raw / GONE_ON_WITH[0]
     hold = (
@@ -262,6 +270,7 @@ def test_two_processes_do_not_write_one_file(net):
     assert is_there(net)
 
 
+@pytest.mark.fault("full disk", REFUSED)
 def test_a_full_disk_is_said_before_the_download(net, monkeypatch):
     usage = namedtuple("usage", "total used free")
     net.answers[ZIP] = [file(DATA)]
@@ -269,6 +278,7 @@ def test_a_full_disk_is_said_before_the_download(net, monkeypatch):
     assert refused(net, "needs 0.2 MB in .*raw, 0.1 MB are free") == []
 
 
+@pytest.mark.fault("full disk", REFUSED)
 def test_a_disk_that_fills_up_meanwhile(net, monkeypatch):
     real = transfer._alone
 
@@ -299,12 +309,14 @@ def test_a_disk_that_fills_up_meanwhile(net, monkeypatch):
     assert refused(net, "the disk is full after 0.1 MB of 0.2 MB") == []
 
 
+@pytest.mark.fault("downloads", REFUSED)
 def test_an_endless_answer_ends(net, monkeypatch):
     monkeypatch.setattr(transfer, "MOST_BYTES", 120_000)
     net.answers[ZIP] = [in_chunks(DATA)]
     assert refused(net, "no end after 0.1 MB") == []
 
 
+@pytest.mark.fault("downloads", REFUSED)
 @pytest.mark.parametrize(
     ("error", "message"),
     [
@@ -327,6 +339,7 @@ def test_without_a_network(net, monkeypatch, error, message):
     assert refused(net, message) == []
 
 
+@pytest.mark.fault("downloads", REFUSED)
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
@@ -381,6 +394,7 @@ def test_a_second_call_asks_nothing(net):
     assert net.asked and is_there(net)
 
 
+@pytest.mark.fault("downloads", REFUSED)
 def test_a_folder_of_another_source_is_left_alone(net):
     for path in (net.raw / "cracks-3ii36.coco" / "mine.txt", net.raw / "drywall.coco" / "mine.txt"):
         path.parent.mkdir()
@@ -415,6 +429,7 @@ def test_drive_gives_the_file_at_once_or_after_its_question(net):
     assert sorted(p.name for p in net.raw.iterdir() if p.name[0] == ".") == []
 
 
+@pytest.mark.fault("downloads", REFUSED)
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
@@ -442,6 +457,7 @@ def test_drive_says_no(net, answers, message):
     assert refused(net, message, DataError, drive=DRIVE_ID) == []
 
 
+@pytest.mark.fault("downloads", REFUSED)
 def test_drive_leads_in_circles(net):
     net.answers[DRIVE_PAGE] = net.answers["/download"] = [page(CONFIRM.format(net.address))]
     assert refused(net, "from page to page", drive=DRIVE_ID) == []

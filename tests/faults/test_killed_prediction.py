@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from drywall_seg.images import read_mask
 from drywall_seg.inference.journal import FOLDER
+from tests.faults.table import SAME
 
 pytestmark = pytest.mark.slow
 PHOTOS, BROKEN, KILLS = 1000, 50, 10
@@ -72,8 +73,9 @@ def masks(out):
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in Path(out).rglob("*.png")}
 
 
+@pytest.mark.fault("killed prediction", SAME)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_killed_ten_times_every_photo_has_its_mask_and_memory_is_flat(photos, tmp_path):
+def test_killed_ten_times_every_photo_has_its_mask_and_memory_is_flat(photos, tmp_path, tally):
     folder, broken = photos
     every = 2 * (PHOTOS - BROKEN) + BROKEN
     with open(tmp_path / "whole.txt", "w") as log:
@@ -113,3 +115,4 @@ def test_killed_ten_times_every_photo_has_its_mask_and_memory_is_flat(photos, tm
     pd.testing.assert_frame_equal(
         table[same].sort_values(order, ignore_index=True), whole[same].sort_values(order, ignore_index=True)
     )
+    tally(SAME, KILLS)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.faults.table import SAME
 from tests.models.clipseg_folders import tiny_clipseg_folder
 from tests.training.runs import TIMES, same_weights
 
@@ -14,8 +15,9 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.fault("killed training", SAME)
 @pytest.mark.parametrize("model", ["compact", "clipseg"])
-def test_killed_twenty_times_it_ends_with_the_same_weights_to_the_bit(model, sample_root, tmp_path):
+def test_killed_twenty_times_it_ends_with_the_same_weights_to_the_bit(model, sample_root, tmp_path, tally):
     if model == "clipseg":
         tiny_clipseg_folder(tmp_path / "tiny", real=False)
     command = [sys.executable, "-m", "tests.faults.lives", model, str(sample_root), str(tmp_path), "20"]
@@ -34,3 +36,4 @@ def test_killed_twenty_times_it_ends_with_the_same_weights_to_the_bit(model, sam
         assert len(texts) == 1, name
     left = [path for path in through.rglob("*") if path.name.startswith((".partial", ".old")) or "resume" in path.parts]
     assert not left
+    tally(SAME, 21)  # the last time after the last state

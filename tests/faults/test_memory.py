@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.table import READ
 from tests.models.clipseg_folders import tiny_clipseg_folder
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.fault("machines", READ)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells anonymous memory apart")
 def test_memory_does_not_grow_with_the_data(sample_root, tmp_path):

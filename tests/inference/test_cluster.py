@@ -12,6 +12,7 @@ from drywall_seg.images import read_mask
 from drywall_seg.inference import Predictor
 from drywall_seg.inference.files import Wanted, predict_files
 from drywall_seg.inference.photos import find_photos, name_jobs
+from tests.faults.table import SAME
 
 ray = pytest.importorskip("ray")
 from drywall_seg.inference.cluster import ray_engine  # noqa: E402
@@ -57,6 +58,7 @@ def masks(out):
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in Path(out).rglob("*.png")}
 
 
+@pytest.mark.fault("machines", SAME)
 def test_two_workers_write_the_same_masks(photos, local, tmp_path):
     table, errors, _ = predict_files(LOAD(), [photos], ASKED, tmp_path, engine=ray_engine(LOAD, 2))
     assert len(table) == 78 and list(errors) == [str(photos / "a" / "06.png")]
@@ -66,6 +68,7 @@ def test_two_workers_write_the_same_masks(photos, local, tmp_path):
     assert [Path(job.photo).name for job in seen] == ["06.png"]  # the rest is there already
 
 
+@pytest.mark.fault("killed prediction", SAME)
 def test_the_photos_of_a_killed_worker_are_done_again(photos, local, tmp_path):
     killed = []
 
@@ -83,6 +86,7 @@ def test_the_photos_of_a_killed_worker_are_done_again(photos, local, tmp_path):
     assert len(table) == 78 and masks(tmp_path) == masks(local)
 
 
+@pytest.mark.fault("machines", SAME)
 def test_photos_and_masks_in_a_bucket(photos, local, tmp_path, monkeypatch):
     moto = pytest.importorskip("moto.server")
     fsspec = pytest.importorskip("fsspec")

@@ -16,6 +16,7 @@ from drywall_seg.inference.files import Wanted, predict_files
 from drywall_seg.inference.journal import COLUMNS, FOLDER
 from drywall_seg.inference.photos import OutputNames
 from drywall_seg.visualization.panels import draw_overlay
+from tests.faults.table import REFUSED, SAME
 from tests.inference.test_predict import Fake, photo
 
 
@@ -71,6 +72,7 @@ def test_two_photos_of_one_stem_do_not_overwrite_each_other(tmp_path, predictor)
     assert read_mask(out / "a-2__segment_crack.png").shape == (64, 40)
 
 
+@pytest.mark.fault("images", REFUSED)
 def test_a_broken_photo_is_named_and_the_others_go_on(tmp_path, predictor):
     for name in ("a.png", "c.png"):
         save(tmp_path / name)
@@ -225,6 +227,7 @@ def test_probabilities_overlays_coco_and_log(tmp_path, predictor):
     assert len(table) == 3  # masks of another prompt are photos like any
 
 
+@pytest.mark.fault("full disk", SAME)
 def test_a_full_disk_ends_it_and_nothing_is_lost(tmp_path, predictor, monkeypatch):
     for name in "ab":
         save(tmp_path / "in" / f"{name}.png")
@@ -243,6 +246,7 @@ def test_a_full_disk_ends_it_and_nothing_is_lost(tmp_path, predictor, monkeypatc
     assert predictor.backend.images == 3 and len(written(tmp_path / "out")) == 2
 
 
+@pytest.mark.fault("two at once", REFUSED)
 def test_two_at_once_in_one_folder_are_refused(tmp_path, predictor):
     save(tmp_path / "a.png")
     code = (
@@ -259,6 +263,7 @@ def test_two_at_once_in_one_folder_are_refused(tmp_path, predictor):
         other.wait()
 
 
+@pytest.mark.fault("own files", SAME)
 def test_a_torn_line_of_a_killed_run_is_none(tmp_path, predictor):
     save(tmp_path / "a.png")
     for _ in range(2):

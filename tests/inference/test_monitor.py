@@ -23,6 +23,7 @@ from drywall_seg.inference.monitor import (
     read_log,
 )
 from drywall_seg.prompts import LABELS, canonical_prompt
+from tests.faults.table import READ, REFUSED
 from tests.inference.test_predict import Fake
 
 CRACK = canonical_prompt("crack")
@@ -124,6 +125,7 @@ def test_a_models_weights_are_hashed_once_and_a_described_photo_is_not_described
     assert log_entry(predictor, GREY, prediction, 1, described)["brightness"] == 0.7
 
 
+@pytest.mark.fault("own files", READ)
 def test_a_torn_line_is_counted_and_the_next_entry_is_whole(tmp_path):
     log = tmp_path / "deep" / "log.jsonl"
     append_entries(log, [entry_of(GREY, presence=0.1), entry_of(GREY, presence=0.2)])
@@ -139,6 +141,7 @@ def test_a_torn_line_is_counted_and_the_next_entry_is_whole(tmp_path):
     assert b"\n\n" not in log.read_bytes()
 
 
+@pytest.mark.fault("own files", READ)
 @pytest.mark.parametrize(
     "line",
     [b"\xff\xfe", b"12", b"[]", b"{}", b'{"time": 5}', "no time", "no number", "no label"],
@@ -154,6 +157,7 @@ def test_lines_that_are_no_entries_are_skipped(tmp_path, line):
     assert read_log(log).attrs["skipped_lines"] == 1
 
 
+@pytest.mark.fault("own files", REFUSED)
 @pytest.mark.parametrize("content", [b"", b"\n", b'{"time": "2026', None])
 def test_a_log_with_nothing_in_it_is_named(tmp_path, content):
     log = tmp_path / "log.jsonl"

@@ -24,6 +24,7 @@ from drywall_seg.models import COMPACT, load_segmenter
 from drywall_seg.models.base import Segmenter
 from drywall_seg.models.compact import new_compact
 from drywall_seg.runs import read_json, write_json
+from tests.faults.table import READ, REFUSED
 from tests.models.clipseg_folders import tiny_clipseg_folder
 
 ROOT = Path(__file__).parents[2]
@@ -190,6 +191,7 @@ def test_a_missing_file(tmp_path):
             OnnxBackend(path)
 
 
+@pytest.mark.fault("checkpoints", REFUSED)
 @pytest.mark.parametrize("kept", [0, 1, 1000, 0.5, 0.99, -1])
 def test_a_file_that_was_cut_off(exported, tmp_path, kept):
     whole = exported["compact"].read_bytes()
@@ -199,12 +201,14 @@ def test_a_file_that_was_cut_off(exported, tmp_path, kept):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.fault("checkpoints", REFUSED)
 def test_a_file_that_is_no_onnx(tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"\x89PNG and so on" * 10)
     with pytest.raises(ValueError, match=r"a\.onnx: damaged, or no ONNX"):
         OnnxBackend(tmp_path / "a.onnx")
 
 
+@pytest.mark.fault("checkpoints", REFUSED)
 def test_somebody_elses_onnx(tmp_path):
     values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "ab"]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["a"], ["b"])], "g", values[:1], values[1:])
@@ -214,6 +218,7 @@ def test_somebody_elses_onnx(tmp_path):
         OnnxBackend(tmp_path / "a.onnx")
 
 
+@pytest.mark.fault("checkpoints", REFUSED)
 @pytest.mark.parametrize(
     ("key", "change", "message"),
     [
@@ -335,6 +340,7 @@ def test_it_predicts_without_torch_and_transformers(exported, expected):
     assert result.stdout.strip() == "predicted None", result.stderr
 
 
+@pytest.mark.fault("machines", READ)
 @pytest.mark.slow
 def test_it_predicts_where_torch_was_never_installed(exported, expected, tmp_path):
     # Built from a copy: setuptools leaves its folders where it builds.

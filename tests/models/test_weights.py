@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from drywall_seg.models.weights import misfit, read_settings, read_weights, write_weights
+from tests.faults.table import REFUSED
 
 
 class Trap:
@@ -38,6 +39,7 @@ def damage(path, kind):
     path.write_bytes(contents[kind])
 
 
+@pytest.mark.fault("checkpoints", REFUSED)
 @pytest.mark.parametrize("kind", ["truncated", "cut in the header", "empty", "a pickle", "text"])
 def test_damaged_weights(tmp_path, kind):
     path = tmp_path / "model.safetensors"
@@ -47,6 +49,7 @@ def test_damaged_weights(tmp_path, kind):
         read_weights(nn.Linear(2, 2), path)
 
 
+@pytest.mark.fault("checkpoints", REFUSED)
 def test_a_torch_file_under_a_wrong_name_is_not_unpickled(tmp_path):
     path = tmp_path / "model.safetensors"
     torch.save({"weight": torch.ones(2, 2), "trap": Trap()}, path)
@@ -59,6 +62,7 @@ def test_missing_weights(tmp_path):
         read_weights(nn.Linear(2, 2), tmp_path / "model.safetensors")
 
 
+@pytest.mark.fault("checkpoints", REFUSED)
 def test_other_weights_change_nothing(tmp_path):
     path = tmp_path / "model.safetensors"
     write_weights(nn.Linear(3, 2), path)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from drywall_seg.runs import single_writer
+from tests.faults.table import REFUSED, SAME
 from tests.models.clipseg_folders import tiny_clipseg_folder
 from tests.training.runs import TIMES, same_weights
 
@@ -31,6 +32,7 @@ def losses(project, run_name):
     return pd.read_csv(project / "outputs" / run_name / "steps.csv").loss.to_numpy()
 
 
+@pytest.mark.fault("machines", SAME)
 @pytest.mark.parametrize("stored_views", [0, 1])
 def test_two_processes_and_one_have_the_same_losses_and_metrics(project, tmp_path, stored_views):
     tiny_clipseg_folder(tmp_path / "tiny", real=False)
@@ -69,6 +71,7 @@ main()
 """
 
 
+@pytest.mark.fault("killed training", SAME)
 def test_two_processes_stop_and_go_on(project, tmp_path):
     """The compact model's BatchNorms agree at every state, so that a run that goes on is the run that never stopped."""
     settings = {"image_size": 64, "train_size": 64, "batch_size": 24, "checkpoint_steps": 1, "epochs": 2}
@@ -83,6 +86,7 @@ def test_two_processes_stop_and_go_on(project, tmp_path):
     assert same_weights(project / "outputs" / "whole", folder)
 
 
+@pytest.mark.fault("two at once", REFUSED)
 def test_a_second_training_of_a_run_is_refused(project):
     folder = project / "outputs" / "mine"
     with single_writer(folder):

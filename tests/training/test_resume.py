@@ -12,6 +12,7 @@ from drywall_seg.training import loop
 from drywall_seg.training.fit import fit, training_data
 from drywall_seg.training.resume import load_state, save_state
 from drywall_seg.training.state import save_training, start_accelerator, start_training
+from tests.faults.table import REFUSED, SAME
 from tests.models.clipseg_folders import tiny_clipseg_folder
 from tests.training.runs import Stop, config_of, same_weights, small
 
@@ -49,6 +50,7 @@ def empty(path):
     path.write_bytes(b"")
 
 
+@pytest.mark.fault("killed training", SAME)
 @pytest.mark.parametrize("damage", [cut, flip, empty])
 def test_a_broken_state_is_named_and_the_one_before_used(tmp_path, damage, capsys):
     save_state(tmp_path, 1, tensors(1), {})
@@ -61,6 +63,7 @@ def test_a_broken_state_is_named_and_the_one_before_used(tmp_path, damage, capsy
     assert load_state(tmp_path) is None
 
 
+@pytest.mark.fault("killed training", REFUSED)
 def test_a_state_that_cannot_be_read_now_stays(tmp_path, monkeypatch):
     last = save_state(tmp_path, 1, tensors(1), {})
     monkeypatch.setattr("drywall_seg.runs.open", fail_to_read, raising=False)
@@ -73,6 +76,7 @@ def fail_to_read(path, mode):
     raise OSError(107, "Transport endpoint is not connected", str(path))
 
 
+@pytest.mark.fault("killed training", SAME)
 def test_killed_between_two_renames_the_checkpoint_is_put_back(tmp_path):
     for name, text in ((".old-12-checkpoint", "the best"), (".partial-12-checkpoint", "half")):
         (tmp_path / name).mkdir()
@@ -104,6 +108,7 @@ def test_a_state_holds_what_is_trained_and_not_the_frozen_encoder(sample_manifes
     assert names == {f"weights/{name}" for name, p in segmenter.named_parameters() if ".decoder." in name}
 
 
+@pytest.mark.fault("killed training", SAME)
 @pytest.mark.parametrize("settings", [{"ema_decay": 0.9}, {"mine_every": 1, "negative_share": 0.5}])
 def test_stopped_within_an_epoch_it_ends_the_same_to_the_bit(sample_manifest, tmp_path, settings, monkeypatch):
     config, manifest = config_of(epochs=3, checkpoint_steps=1, batch_size=5, **settings), small(sample_manifest)
@@ -131,6 +136,7 @@ def test_stopped_within_an_epoch_it_ends_the_same_to_the_bit(sample_manifest, tm
         assert len({path.read_text() if path.is_file() else None for path in files}) == 1
 
 
+@pytest.mark.fault("two at once", REFUSED)
 def test_a_run_has_one_writer(tmp_path):
     code = "import sys; from pathlib import Path; from drywall_seg.runs import single_writer\n"
     code += "with single_writer(Path(sys.argv[1])): print('mine')"

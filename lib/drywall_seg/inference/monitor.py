@@ -18,7 +18,7 @@ from drywall_seg.images import STRIP, Letterbox
 from drywall_seg.inference.predict import Prediction, Predictor
 from drywall_seg.inference.scores import FIELDS, N_LEVELS
 from drywall_seg.prompts import LABELS
-from drywall_seg.runs import is_address
+from drywall_seg.runs import is_address, named_disk_errors
 
 COLUMNS = ["time", "model", "prompt", "label", *FIELDS, "width", "height", "seconds"]
 COMPARED = ["label", "field", "n", "median", "reference_median", "distance", "share_outside", "warning"]
@@ -120,7 +120,7 @@ def append_entries(path: str | os.PathLike, entries: Iterable[dict[str, Any]]) -
     if not lines:
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+", buffering=0) as file:
+    with named_disk_errors(path), open(path, "ab+", buffering=0) as file:
         if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
             lines = b"\n" + lines  # where another process does so too, the line between is empty, and no harm
         if file.write(lines) < len(lines):  # the rest might land behind another process's lines
