@@ -65,10 +65,10 @@ class Case:
         return Counter({"not run": 1}) if self.skipped else counts
 
 
-def test_of(node_id: str) -> str:
+def words_of(node_id: str) -> str:
     """Returns the words of a test's name.
 
-    >>> test_of("tests/a.py::test_a_bomb_is_refused[png]")
+    >>> words_of("tests/a.py::test_a_bomb_is_refused[png]")
     'a bomb is refused'
     """
     return re.sub(r"\[.*", "", node_id.rpartition("::test_")[2] or node_id, flags=re.DOTALL).replace("_", " ")
@@ -93,10 +93,10 @@ def render(cases: dict[str, Case]) -> str:
     lines.append(_row(["**all**", "", total["tests"], n_cases, *(total[c] for c in columns)]))
     lines += ["", f"**{n_cases:,} cases: {total['lost']} lost, {total['silent']} silent.**"]
     if skipped:
-        lines += ["", f"Not run on this machine: {', '.join(sorted(set(map(test_of, skipped))))}."]
+        lines += ["", f"Not run on this machine: {', '.join(sorted(set(map(words_of, skipped))))}."]
     lines += ["", "## The tests", "", _row(["", "test", "number", "cases"]), _row(["---", "---", "---:", "---:"])]
     for (category, test), number in sorted(count_tests(cases).items(), key=_order):
-        own = [c for node_id, c in cases.items() if (c.category, test_of(node_id)) == (category, test)]
+        own = [c for node_id, c in cases.items() if (c.category, words_of(node_id)) == (category, test)]
         lines.append(_row([category, test, number, sum(case.counts.total() for case in own)]))
     lines += ["", "They are in:", "", *(f"- `{name}`" for name in sorted({i.partition("::")[0] for i in cases}))]
     return "\n".join(lines) + "\n"
@@ -109,7 +109,7 @@ def files_of(page: str) -> set[str]:
 
 def count_tests(cases: dict[str, Case]) -> Counter:
     """Counts tests by category and words."""
-    return Counter((case.category, test_of(node_id)) for node_id, case in cases.items())
+    return Counter((case.category, words_of(node_id)) for node_id, case in cases.items())
 
 
 def read_tests(page: str) -> Counter:

@@ -79,7 +79,7 @@ def disk(tmp_path, monkeypatch):
 
     yield SimpleNamespace(folder=folder, full=full, mounted=mounted)
     if mounted:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def big_state(folder):
@@ -230,7 +230,7 @@ def read_only(tmp_path):
 
     yield make
     for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def trained_into(outputs):

@@ -235,7 +235,7 @@ def test_an_odd_image_is_read_as_it_is(tmp_path, name):
 
 @pytest.mark.fault("images", READ)
 @pytest.mark.filterwarnings("ignore")
-def test_a_folder_of_them_names_each_broken_one_and_goes_on(tmp_path, tally):
+def test_a_folder_of_them_names_each_broken_one_and_goes_on(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     for name, (content, _) in (REFUSED_IMAGES | READ_IMAGES).items():
@@ -255,8 +255,6 @@ def test_a_folder_of_them_names_each_broken_one_and_goes_on(tmp_path, tally):
     assert set(errors) == {str(folder / name) for name in broken}
     assert all(photo in message for photo, message in errors.items())
     assert len(table) == len(photos - broken) > 30
-    tally(REFUSED, len(broken))
-    tally(READ, len(table))
 
 
 MASK = np.uint8([[0, 255], [255, 0]])

@@ -1,7 +1,9 @@
+from collections import Counter
+
 import pytest
 
 from tests.faults.counting import CASES
-from tests.faults.table import PAGE, READ, REFUSED, SAME, Case, Counter, count_tests, files_of, read_tests, render
+from tests.faults.table import PAGE, READ, REFUSED, SAME, Case, count_tests, files_of, read_tests, render
 
 
 def test_a_page_worked_by_hand():
