@@ -75,7 +75,8 @@ def test_the_photos_of_a_killed_worker_are_done_again(photos, local, tmp_path):
     def deadly(*arguments):
         for number, records in enumerate(ray_engine(LOAD, 2)(*arguments)):
             if number == 3:
-                workers = [p for p in psutil.process_iter(["name", "cmdline"]) if "PhotoWorker" in str(p.info)]
+                mine = psutil.Process().children(recursive=True)  # another cluster may be here too
+                workers = [p for p in mine if "PhotoWorker" in str([p.name(), *p.cmdline()])]
                 assert len(workers) == 2
                 workers[0].kill()
                 killed.append(workers[0].pid)
