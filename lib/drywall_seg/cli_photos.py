@@ -122,6 +122,7 @@ def inspect(
     """Measure the cracks and joints on the photos of FOLDER, and write a report of them.
 
     A report.html for the phone and for paper, findings.csv, photos.csv, and review.csv: what to look at first.
+    Stopped and started again it goes on with the photos that are left.
     """
     from drywall_seg.inference.measure import BRE_251
     from drywall_seg.inference.scales import choose_scale, parse_limits

@@ -7,6 +7,7 @@ differ from the undisturbed run's, which are not there, and which nobody asked f
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -70,6 +71,7 @@ from drywall_seg.inference.files import Wanted, predict_files  # noqa: E402
 from drywall_seg.inference.journal import FOLDER as JOURNAL  # noqa: E402
 from drywall_seg.training.run import train_run  # noqa: E402
 from drywall_seg.visualization.panels import draw_overlay  # noqa: E402
+from drywall_seg.visualization.site_report import inspect_site  # noqa: E402
 from tests.inference.test_predict import Fake  # noqa: E402
 from tests.training.runs import TIMES, config_of  # noqa: E402
 
@@ -81,6 +83,10 @@ def prepare(data_root, folder):
 def predict(data_root, folder):
     wanted = Wanted(("segment crack", "segment taping area"), probs=True, overlay=draw_overlay)
     predict_files(Predictor(Fake()), [data_root / "photos"], wanted, folder, coco="rle")
+
+
+def inspect(data_root, folder):
+    inspect_site(Predictor(Fake()), data_root / "photos", folder, ["segment crack", "trace joint line"])
 
 
 def scored(data_root, folder):
@@ -95,7 +101,7 @@ def train(data_root, folder):
     train_run(config, manifest_of(data_root))
 
 
-STEPS = {"prepare": prepare, "predict": predict, "evaluate": scored, "train": train}
+STEPS = {"prepare": prepare, "predict": predict, "inspect": inspect, "evaluate": scored, "train": train}
 
 
 def manifest_of(data_root):
@@ -133,6 +139,8 @@ def stable(path):
     if path.name in ("metrics.json", "environment.json"):
         others = ("seconds", "footprint", "git_commit")
         return {name: value for name, value in read_json(path).items() if name not in others}
+    if path.name == "report.html":
+        return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "", path.read_text())  # when it was made
     return path.read_bytes()
 
 
@@ -140,7 +148,9 @@ def main(step, data_root, folder):
     data_root, folder = Path(data_root), Path(folder) / "work"  # always the same: some files tell where they are
     STEPS[step](data_root, folder)  # here, so that the children need not import all anew
     counts, whole = dict(_counts), contents(folder)
-    for phase in PHASES if step in ("prepare", "predict") else PHASES[:1] + PHASES[2:]:  # the others take longer
+    for phase in (
+        PHASES if step in ("prepare", "predict", "inspect") else PHASES[:1] + PHASES[2:]
+    ):  # the others take longer
         for number in range(1, counts["writes" if phase == PHASES[0] else "renames"] + 1):
             shutil.rmtree(folder)
             killed, again = run(step, data_root, folder, (phase, number)), run(step, data_root, folder)

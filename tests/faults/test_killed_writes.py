@@ -43,7 +43,7 @@ def data_root(tmp_path_factory):
 
 
 @pytest.mark.fault("killed writing", SAME)
-@pytest.mark.parametrize("step", ["prepare", "predict", "evaluate", "train"])
+@pytest.mark.parametrize("step", ["prepare", "predict", "inspect", "evaluate", "train"])
 def test_killed_at_any_write_it_ends_with_the_same_files(step, data_root, tmp_path, tally):
     command = [sys.executable, "-m", "tests.faults.kills", step, str(data_root), str(tmp_path)]
     ran = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)

@@ -16,7 +16,8 @@ SURE, VAGUE = 255, 140
 class Channels:
     """Answers with the channels of the photo; with `blind`, of a mirrored photo only its left part."""
 
-    presence_cut, chosen, backend = 0.0, "by hand", SimpleNamespace(model_hash="0123456789abcdef" * 2)
+    presence_cut, chosen, thresholds, postprocessing, tile = 0.0, "by hand", {}, {}, None
+    backend = SimpleNamespace(model_hash="0123456789abcdef" * 2, image_size=0)
 
     def __init__(self, blind=None):
         self.blind, self.calls = blind, 0

@@ -160,6 +160,53 @@ def test_a_run_that_fails_leaves_the_report_that_was_there(folder, monkeypatch):
     assert not list(out.glob(".partial*"))
 
 
+class Stopped(Channels):
+    """Answers so many times, and then the user has had enough."""
+
+    def __init__(self, answers):
+        super().__init__()
+        self.left = answers
+
+    def predict(self, *arguments, **options):
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return super().predict(*arguments, **options)
+
+
+def files_of(out):
+    found = {path.name: path.read_text(encoding="utf-8") for path in out.iterdir() if path.is_file()}
+    return found | {"report.html": re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "", found["report.html"])}
+
+
+@pytest.mark.parametrize("scales", [None, scale_of(0.5), {"d.png": scale_of(0.5)}])
+def test_a_stopped_one_goes_on_with_what_is_left(folder, scales):
+    page_of(folder, scales=scales)
+    out = folder.parent / "out"
+    whole = files_of(out)
+    out.rename(folder.parent / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        page_of(folder, Stopped(5), scales=scales)  # two photos of four, and the third once of twice
+    assert len(list((out / ".inspected").glob("*.json"))) == 2 and not (out / "report.html").exists()
+    (out / ".inspected" / "1.json").write_text("{", encoding="utf-8")
+    again = Channels()
+    page_of(folder, again, scales=scales)
+    assert again.calls == 2 * 3 and files_of(out) == whole
+    assert not (out / ".inspected").exists()
+
+
+@pytest.mark.parametrize("change", ["photo", "scale", "sentence", "flips"])
+def test_what_depends_on_what_has_changed_is_done_again(folder, change):
+    with pytest.raises(KeyboardInterrupt):
+        page_of(folder, Stopped(4))
+    if change == "photo":
+        Image.fromarray(photo(LONG)).save(folder / sorted(PHOTOS)[0])
+    again = Channels()
+    settings = {"scale": {"scales": scale_of(0.5)}, "flips": {"flips": False}}.get(change, {})
+    inspect_site(again, folder, folder.parent / "out", PROMPTS[: 2 if change == "sentence" else 3], **settings)
+    assert again.calls == {"photo": 2 * 3, "flips": 4}.get(change, 2 * 4)
+
+
 def test_nothing_to_say(tmp_path):
     (tmp_path / "in").mkdir()
     Image.fromarray(photo()).save(tmp_path / "in" / "a.png")

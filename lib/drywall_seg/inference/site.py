@@ -10,6 +10,7 @@ import pandas as pd
 
 from drywall_seg.images import ImageError, list_images, read_image
 from drywall_seg.inference.findings import FINDINGS, inspect_photo
+from drywall_seg.inference.inspected import Inspected
 from drywall_seg.inference.measure import BRE_251, Scale
 from drywall_seg.inference.predict import Predictor
 from drywall_seg.inference.review import LOOK, reasons
@@ -78,6 +79,7 @@ def inspect_folder(
     limits: dict[str, float] = BRE_251,
     flips: bool = True,
     draw: Draw | None = None,
+    inspected: Inspected | None = None,
 ) -> Site:
     """Inspects all photos below a folder; one that cannot be read is named, and the others go on.
 
@@ -89,6 +91,7 @@ def inspect_folder(
         limits: As for `inspect_photo`.
         flips: Likewise.
         draw: Called for each photo while it is in memory.
+        inspected: What is known already, which is neither read nor drawn again, and to which the others are added.
 
     Raises:
         ValueError: As from `find_site_photos`, or if two sentences are one.
@@ -97,28 +100,40 @@ def inspect_folder(
     paths = find_site_photos(folder, scales)
     photos: list[dict[str, Any]] = []
     findings: list[pd.DataFrame] = []
-    photos_ahead = one_ahead(lambda name: _read(paths[name]), paths)
-    for number, (name, photo) in enumerate(progress(photos_ahead, "inspecting", "photo", len(paths)), 1):
-        if isinstance(photo, Exception):
-            photos.append({"photo": name, "error": _writable(str(photo))})
+    by_name = scales if isinstance(scales, dict) else dict.fromkeys(paths, scales)
+
+    def look(numbered: tuple[int, str]) -> tuple[str, Any]:
+        number, name = numbered
+        return _look(number, name, paths[name], by_name.get(name), inspected)
+
+    ahead = one_ahead(look, enumerate(paths, 1))
+    for (number, name), (key, seen) in progress(ahead, "inspecting", "photo", len(paths)):
+        if isinstance(seen, Exception):
+            photos.append({"photo": name, "error": _writable(str(seen))})
             continue
-        scale = scales.get(name) if isinstance(scales, dict) else scales
-        table, totals, masks = inspect_photo(predictor, photo, prompts, scale, limits, flips)
+        if isinstance(seen, tuple):
+            table, totals = seen
+        else:
+            table, totals, masks = inspect_photo(predictor, seen, prompts, by_name.get(name), limits, flips)
+            if draw:
+                draw(number, seen, table, masks)
+            if inspected:
+                inspected.add(number, key, table, totals)
         photos += [{"photo": name, "prompt": prompt, "error": "", **row} for prompt, row in totals.items()]
         if len(table):
             findings.append(table.assign(photo=name))
-        if draw:
-            draw(number, photo, table, masks)
     found = pd.concat(findings, ignore_index=True) if findings else pd.DataFrame(columns=["photo", *FINDINGS])
     table = pd.DataFrame(photos, columns=PHOTOS)
     return Site(folder, table, found[["photo", *FINDINGS]], order_review(table))
 
 
-def _read(path: Path) -> np.ndarray | Exception:
+def _look(number: int, name: str, path: Path, scale: Scale | None, inspected: Inspected | None) -> tuple[str, Any]:
+    """Returns a photo's key, and what is known of it already, else its pixels, else what is wrong with it."""
     try:
-        return read_image(path)
+        key = inspected.key(name, path, scale) if inspected else ""
+        return key, (inspected and inspected.get(number, key)) or read_image(path)
     except (ImageError, OSError) as error:
-        return error
+        return "", error
 
 
 def order_review(photos: pd.DataFrame) -> pd.DataFrame:

@@ -1,8 +1,9 @@
 """The report of an inspected folder: one HTML file for a phone and for paper, and the tables beside it."""
 
 import base64
+import json
 import math
-import tempfile
+import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from drywall_seg.inference.files import Wanted, settings_hash
+from drywall_seg.inference.inspected import FOLDER, Inspected
 from drywall_seg.inference.measure import BRE_251, Scale
 from drywall_seg.inference.predict import Predictor
 from drywall_seg.inference.review import LOOK
@@ -68,6 +71,8 @@ def inspect_site(
 ) -> Site:
     """Inspects a folder's photos and writes `report.html` and the tables of `write_tables` into `out`.
 
+    What is known of each photo is kept there until the end, so that the same call goes on where one was stopped.
+
     Args:
         predictor: The model.
         folder: Of the photos.
@@ -82,19 +87,22 @@ def inspect_site(
         ValueError: As from `inspect_folder`, or if another process is writing there.
     """
     side = picture_side(len(find_site_photos(folder, scales)), budget)  # refuses before anything is written
-    with single_writer(out), tempfile.TemporaryDirectory(prefix=".partial-", dir=out) as pictures:
-        draw = partial(_save_picture, Path(pictures), side)
-        site = inspect_folder(predictor, folder, prompts, scales, limits, flips, draw)
+    scale = "none" if scales is None else "by photo" if isinstance(scales, dict) else "one"
+    settings = [settings_hash(predictor, Wanted(tuple(prompts))), prompts, limits, flips, side]
+    with single_writer(out):
+        inspected = Inspected(out / FOLDER, json.dumps(settings))
+        draw = partial(_save_picture, inspected, side)
+        site = inspect_folder(predictor, folder, prompts, scales, limits, flips, draw, inspected)
         asked = {
             prompt: {"label": predictor.label_for(prompt), "threshold": predictor.threshold_for(prompt)}
             for prompt in prompts
         }
-        scale = "none" if scales is None else "by photo" if isinstance(scales, dict) else "one"
         cut, backend = predictor.presence_cut, predictor.backend
         made = Made(backend.model_hash, predictor.chosen, cut, asked, scale, limits, flips)
         write_tables(site, out)
         with whole_file(out / "report.html") as page:
-            page.write_text(site_page(site, made, Path(pictures), budget), encoding="utf-8")
+            page.write_text(site_page(site, made, inspected, budget), encoding="utf-8")
+        shutil.rmtree(inspected.folder, ignore_errors=True)
     return site
 
 
@@ -109,19 +117,25 @@ def picture_side(count: int, budget: int = BUDGET) -> int:
 
 
 def _save_picture(
-    pictures: Path, side: int, number: int, photo: np.ndarray, findings: pd.DataFrame, masks: dict[str, np.ndarray]
+    inspected: Inspected,
+    side: int,
+    number: int,
+    photo: np.ndarray,
+    findings: pd.DataFrame,
+    masks: dict[str, np.ndarray],
 ) -> None:
     picture = draw_findings(photo, findings, masks, side)
-    picture.save(pictures / f"{number}.jpg", quality=80 if side > 600 else 70, optimize=True)
+    with whole_file(inspected.picture(number)) as path:
+        picture.save(path, quality=80 if side > 600 else 70, optimize=True)
 
 
-def site_page(site: Site, made: Made, pictures: Path, budget: int = BUDGET) -> str:
+def site_page(site: Site, made: Made, inspected: Inspected, budget: int = BUDGET) -> str:
     """Returns the report as HTML.
 
     Args:
         site: What was found.
         made: What it depends on.
-        pictures: Folder with `<number>.jpg` of each photo, where there is one.
+        inspected: Has the pictures.
         budget: Characters that pictures may take; those of photos with findings come first, by review.
     """
     numbers = {name: number for number, name in enumerate(site.photos.photo.unique(), 1)}
@@ -129,7 +143,7 @@ def site_page(site: Site, made: Made, pictures: Path, budget: int = BUDGET) -> s
     readable = [row for row in review if row["photo"] not in site.errors]
     full = [row for row in readable if row["n"] or row["look"]]
     clean = [row for row in readable if not (row["n"] or row["look"])]
-    embedded = _embed(pictures, [row["number"] for row in [*full[:SECTIONS], *clean[:NAMES]]], budget)
+    embedded = _embed(inspected, [row["number"] for row in [*full[:SECTIONS], *clean[:NAMES]]], budget)
     by_photo = dict(iter(site.findings.groupby("photo", sort=False)))
     totals = dict(iter(site.photos.groupby("photo", sort=False)))
     sections = [
@@ -174,11 +188,11 @@ def site_page(site: Site, made: Made, pictures: Path, budget: int = BUDGET) -> s
     )
 
 
-def _embed(pictures: Path, numbers: Iterable[int], budget: int) -> dict[int, str]:
+def _embed(inspected: Inspected, numbers: Iterable[int], budget: int) -> dict[int, str]:
     """Returns pictures as data URLs, in this order, as long as they fit."""
     embedded, used = {}, 0
     for number in numbers:
-        path = pictures / f"{number}.jpg"
+        path = inspected.picture(number)
         used += math.ceil(path.stat().st_size / 3) * 4
         if used > budget:
             break
