@@ -78,6 +78,11 @@ def test_modules_are_thin(path):
             assert node.end_lineno - node.lineno - doc.count("\n") <= 60, node.name
 
 
+def test_the_library_grows_no_further_unnoticed():
+    """What comes next makes room first (docs/decisions.md)."""
+    assert sum(len(path.read_text().splitlines()) for path in MODULES) <= 15_000
+
+
 # What each part may import of the library: only what stands before it.
 ORDER = [
     "project",

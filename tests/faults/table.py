@@ -23,7 +23,7 @@ CATEGORIES = {
     "full disk": "each writer on a disk without room, then again after making room",
     "read-only": "each place where something is written, and data that may only be read",
     "two at once": "a second process on the same run, the same masks or the same download",
-    "killed writing": "prepare, predict, evaluate and train, killed at each of their writes and started again",
+    "killed writing": "prepare, predict, inspect, evaluate and train, killed at each of their writes and started again",
     "killed training": "at random moments, around renames, in the middle of a state; a state is damaged",
     "killed prediction": "ten times over a thousand photos of which fifty are broken; a worker of several is killed",
     "machines": "two processes, two workers, a bucket, no torch; memory that must not grow",

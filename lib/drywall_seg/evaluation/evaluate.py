@@ -183,10 +183,10 @@ def _tables(
     seed: int,
 ) -> dict[str, pd.DataFrame]:
     """Makes the tables beside per_image; notes in `seconds` how long each pass over the photos took."""
-    sweeps = {"val": sweep_table(*val), "test": sweep_table(*test)}
+    sweeps = [sweep_table(*scored).assign(split=split) for split, scored in (("val", val), ("test", test))]
     paths = [manifest.image_file(row) for row in manifest.rows("test").drop_duplicates("image_id").itertuples()]
     return {
-        "sweep": pd.concat([table.assign(split=split) for split, table in sweeps.items()], ignore_index=True),
+        "sweep": pd.concat([table for table in sweeps if len(table)] or sweeps[:1], ignore_index=True),
         "precision_recall": precision_recall(*test),
         "calibration": calibration(*test),
         "breakdowns": break_down(test[0]),
