@@ -12,6 +12,7 @@ MALLOC := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 GLIBC_TUNABLES=
 
 setup: .venv/ready
 
+# open_clip_torch for a test: the vocabulary of CLIP's tokenizer; never imported, and without what it would drag in.
 .venv/ready: pyproject.toml constraints/tested.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	  sys.exit("Python 3.11 to 3.13 is needed, this is %d.%d; give one with make PYTHON=..." % v) if not (3, 11) <= v <= (3, 13) else \
@@ -19,14 +20,11 @@ setup: .venv/ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (about 1.5 GB, two or three minutes)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/tested.txt --editable '.[dev]'
-	# The vocabulary of CLIP's tokenizer, for a test; never imported, and without what it would drag in.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps open_clip_torch==3.3.0
 	@touch $@
 
 demo: setup
 	$(MALLOC) $(BIN)/drywall-seg run all --run-name demo
-	@echo; echo "masks    outputs/demo/masks/"; echo "panels   outputs/demo/panels/"; echo "metrics  outputs/demo/metrics.json"; echo "report   outputs/demo/report.html"
-	@ls outputs/demo/masks | head -3; ls outputs/demo/panels; cat outputs/demo/metrics.json | head -30
 
 # Pictures of README and model card: the median test image of each label, of the demo run and of the shipped model.
 PICTURE = $(BIN)/python -c "from drywall_seg.config import run_config; from drywall_seg.data.manifest import prepare; \

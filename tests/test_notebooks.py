@@ -260,6 +260,10 @@ def test_the_whole_pipeline_headless(project, colab, secrets):
     assert sorted(p.stem[:2] for p in (folder / "notebooks").iterdir()) == ["00", "01", "02", "03", "04"]
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["labels"]["crack"]["n_images"] >= 5
+    crack = f"mean IoU {metrics['labels']['crack']['mean_iou']:.3f}, mean Dice"
+    said = result.output.splitlines()[-8:]
+    assert said[0].startswith("crack ") and crack in said[0] and said[3].startswith("overall ")
+    assert [Path(line.split()[-1]).exists() for line in said[4:]] == 4 * [True]
     masks = list((folder / "masks").iterdir())
     assert len(masks) == sum(label["n_images"] for label in metrics["labels"].values())
     assert {max(read_mask(mask).shape) for mask in masks} == {320}

@@ -73,9 +73,12 @@ def sample(folder: Path, seed: int, screws: bool) -> None:
 @click.option("--again", is_flag=True, help="Run `all` even if this run has finished; a finished training stays.")
 def run(notebook: str, parameters: Parameters, run_name: str | None, again: bool) -> None:
     """Run NOTEBOOK (or `all`) headless; its executed copy and results go into the run's folder."""
-    from drywall_seg.notebooks import run_notebook
+    from drywall_seg.notebooks import RUN_ALL, describe_results, run_notebook
 
-    click.echo(run_notebook(notebook, _collect(parameters, run_name), again))
+    copy = run_notebook(notebook, _collect(parameters, run_name), again)
+    click.echo(copy)
+    if copy.stem == RUN_ALL:
+        click.echo(describe_results(copy.parents[1]))
 
 
 @main.command()

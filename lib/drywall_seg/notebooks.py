@@ -15,11 +15,12 @@ from papermill.exceptions import PapermillExecutionError
 
 from drywall_seg.config import close_match, project_root, resolve_config, run_folder_of
 from drywall_seg.data.manifest import resolve_data
-from drywall_seg.runs import NotebookError, whole_file
+from drywall_seg.runs import NotebookError, read_object, whole_file
 from drywall_seg.settings import RunConfig
 
 PIPELINE = ("01_prepare", "02_train", "03_evaluate", "04_visualize_panels")
 RUN_ALL = "00_run_all"
+RESULTS = ("report.html", "panels", "masks", "metrics.json")
 
 
 def notebook_file(name: str) -> Path:
@@ -178,6 +179,18 @@ def run_pipeline(parameters: Mapping[str, Any]) -> list[Path]:
         print(source.stem, file=sys.stderr, flush=True)
         copies.append(run_notebook(source.stem, {n: v for n, v in parameters.items() if n in declared}))
     return copies
+
+
+def describe_results(folder: Path) -> str:
+    """Says how a scored run did on test, and where what it made is, a line for each."""
+    metrics = read_object(folder / "metrics.json")
+    scored = metrics["labels"] | {"overall": metrics["overall"]}
+    lines = [
+        f"{label:14}mean IoU {row['mean_iou']:.3f}, mean Dice {row['mean_dice']:.3f} over {row['n_images']} test images"
+        for label, row in scored.items()
+        if row
+    ]
+    return "\n".join([*lines, *(f"{name:14}{folder / name}" for name in RESULTS)])
 
 
 def _is_done(copy: Path, source: Path, parameters: Mapping[str, Any]) -> bool:

@@ -44,6 +44,12 @@ def test_a_ring_is_cut_and_a_thin_crack_kept():
     assert iou(rasterised(to_polygons(crack), crack.shape), crack) >= 0.98
 
 
+def test_more_holes_than_calls_may_be_deep():
+    mask = np.ones((5, 4001), bool)
+    mask[2, 1:-1:2] = False
+    assert np.array_equal(rasterised(to_polygons(mask), mask.shape), mask)
+
+
 @pytest.mark.parametrize("polygons", [True, False])
 def test_an_annotation_says_where_and_how_large(polygons):
     mask = np.zeros((20, 30), np.uint8)

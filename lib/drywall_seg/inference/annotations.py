@@ -76,11 +76,12 @@ def write_coco(path: str, table: pd.DataFrame, polygons: bool) -> None:
 
 
 def _without_holes(piece: np.ndarray, corner: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Cuts a piece through its first hole, and the parts again, until none has one; each with its corner (y, x)."""
+    """Cuts a piece through the middle of its holes, and the parts again, until none has one; with corners (y, x)."""
     holes = binary_fill_holes(piece) & ~piece
     if not holes.any():
         return [(piece, corner)]
-    column = int(np.flatnonzero(holes.any(axis=0))[0]) + 1
+    columns = np.flatnonzero(holes.any(axis=0))
+    column = int(columns[len(columns) // 2]) + 1  # not the first: a thousand holes would be as many calls deep
     parts = []
     for half, shift in ((piece[:, :column], 0), (piece[:, column:], column)):
         labelled, _ = label(half)
