@@ -109,6 +109,8 @@ def test_predict_log_monitor_and_inspect(tmp_path, sample_root):
     assert list((tmp_path / "out").glob("*__overlay.jpg")) and (tmp_path / "out" / "predictions.coco.json").is_file()
     result = command("monitor", log, "--out", tmp_path / "log.png")
     assert result.returncode == 0 and "brightness" in result.stdout, result.stderr
+    lines = command("monitor", log, "--last", 3).stdout.splitlines()[1:]
+    assert len(lines) == 6 and {line.split()[2] for line in lines} == {"3"}, lines
     with Image.open(tmp_path / "log.png") as image:
         assert image.format == "PNG"
     report = tmp_path / "report"

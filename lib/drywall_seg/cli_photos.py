@@ -150,8 +150,9 @@ def export(model: str, out: Path) -> None:
 @click.command()
 @click.argument("log", type=click.Path(path_type=Path))
 @MODEL
+@click.option("--last", type=click.IntRange(min=1), help="Only so many entries, the latest; else all.")
 @click.option("--out", type=click.Path(path_type=Path), help="Draw it over time into this file (png, svg, pdf).")
-def monitor(log: Path, model: str, out: Path | None) -> None:
+def monitor(log: Path, model: str, last: int | None, out: Path | None) -> None:
     """Compare the entries of LOG, which `predict --log` writes, with the photos that MODEL's thresholds came from."""
     from drywall_seg.inference import Predictor
     from drywall_seg.inference.monitor import compare, read_log
@@ -162,6 +163,7 @@ def monitor(log: Path, model: str, out: Path | None) -> None:
     own = entries[entries["model"] == predictor.backend.model_hash]
     if len(own) < len(entries):
         click.echo(f"{log}: {len(entries) - len(own)} entries are of other models than {model} and left out", err=True)
+    own = own.tail(last or len(own))
     table = compare(own, predictor.reference)
     click.echo(table.round(3).to_string(index=False) if len(table) else f"no entry of {model}")
     for row in table[table["warning"] != ""].itertuples():
