@@ -18,7 +18,7 @@ setup: .venv/ready
 	  sys.exit("Python 3.11 to 3.13 is needed, this is %d.%d; give one with make PYTHON=..." % v) if not (3, 11) <= v <= (3, 13) else \
 	  v > (3, 11) and print("Python %d.%d: torch may come as a CUDA build of several GB; with Python 3.11 it is small" % v)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "installing into .venv (about 1.5 GB, two or three minutes)"
+	@echo "installing into .venv (about 2.5 GB, two or three minutes)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/tested.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps open_clip_torch==3.3.0
 	@touch $@

@@ -24,17 +24,17 @@ FILES = {
     "manifest": (20, 21, 60, "data/processed/<data>/\nmanifest.csv, manifest.json, masks/"),
     "checkpoint": (20, 39, 60, "outputs/<run>/\nconfig.json, history.csv, checkpoint/ with thresholds.json, from val"),
     "photos": (83.5, 48, 12, "your photos"),
-    "scores": (20, 70, 37, "outputs/<run>/\nmetrics.json, per_image.csv, tables/, masks/"),
+    "scores": (20, 70, 37, "outputs/<run>/\nmetrics.json, tables/, masks/, report.html"),
     "masks": (60.5, 61, 35, "outputs/<run>/predictions/, or --out\nmasks, predictions.csv, report.html"),
-    "looks": (20, 88, 37, "outputs/<run>/\nreport.html, panels/, gallery.html"),
+    "looks": (20, 88, 37, "outputs/<run>/\npanels/, gallery.html"),
     "corrections": (60.5, 88, 35, "corrections-<time>.json\nwhat people judged and painted"),
 }
 COMMANDS = {
     "data": "01_prepare",
     "training": "02_train\ntrain, sweep",
     "inference": "05_predict_photos\npredict, inspect",
-    "evaluation": "03_evaluate",
-    "visualization": "04_visualize_panels\nreport, gallery",
+    "evaluation": "03_evaluate\nreport",
+    "visualization": "04_visualize_panels\ngallery",
 }
 HEIGHT = 6.5
 ROOM, FILE, INK, QUIET = "#CFE6F5", "#FFFFFF", "#1A1A1A", "#555555"

@@ -73,9 +73,12 @@ def test_predict_a_folder_with_a_broken_photo(tmp_path):
     for name in ("a.jpg", "a.png", "c.png"):
         Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(photos / name)
     (photos / "b.jpg").write_bytes(Path(photos / "a.jpg").read_bytes()[:200])
+    (photos / "IMG_2.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
     result = command("predict", photos, "--prompt", "segment crack", "--out", tmp_path / "out")
     assert result.returncode == 1
     assert "b.jpg" in result.stderr
+    assert "IMG_2.HEIC: cannot be read as an image (HEIC and AVIF are not read here: save it as JPEG)" in result.stderr
+    assert "nothing found" not in result.stderr
     assert "saved as a-2" in result.stderr
     assert "Traceback" not in result.stderr
     assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == [
@@ -85,12 +88,24 @@ def test_predict_a_folder_with_a_broken_photo(tmp_path):
     ]
 
 
+def test_a_strange_sentence_that_finds_nothing_is_mentioned(tmp_path):
+    Image.fromarray(np.full((60, 80, 3), 200, np.uint8)).save(tmp_path / "wall.png")
+    asked = ["--prompt", "segment outlet", "--prompt", "segment crack", "--out", tmp_path / "out"]
+    result = command("predict", tmp_path / "wall.png", *asked)
+    said = [line for line in result.stderr.splitlines() if "nothing found" in line]
+    ours = "segment crack, segment taping area, trace joint line"
+    assert result.returncode == 0 and said == [
+        f"'segment outlet': nothing found; this project's own sentences are {ours}"
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["gone.jpg", "--prompt", "segment crack"], "gone.jpg"),
         (["gone.jpg", "--prompt", "a/b", "--prompt", "a b"], "saved as"),
         (["gone.jpg", "--prompt", "crack", "--model", "."], "neither segmenter.json"),
+        (["gone.jpg", "--prompt", "crack", "--model", "demo"], "demo: no such folder, and not the form of a hub id"),
     ],
 )
 def test_what_cannot_be_predicted_is_one_line(tmp_path, arguments, message):

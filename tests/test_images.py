@@ -157,10 +157,10 @@ def test_normalise():
 
 
 def test_list_images_is_sorted_and_leaves_hidden_ones(tmp_path):
-    for name in ("b.JPG", "a/c.png", ".hidden/d.png", "a/.partial-1-e.png", "notes.txt"):
+    for name in ("b.JPG", "a/c.png", ".hidden/d.png", "a/.partial-1-e.png", "notes.txt", "d.HEIC"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path)] == ["a/c.png", "b.JPG"]
+    assert [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path)] == ["a/c.png", "b.JPG", "d.HEIC"]
 
 
 @pytest.mark.fault("images", REFUSED)

@@ -125,7 +125,11 @@ def report(runs: tuple[str, ...], outputs_root: str) -> None:
 @main.command()
 @click.argument("run")
 @click.option("--outputs-root", default="outputs", show_default=True, help="Where the runs' folders are.")
-@click.option("--out", type=click.Path(path_type=Path), help="The file; else gallery.html in the run's folder.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The file; else gallery.html or gallery-SPLIT.html in the run's folder.",
+)
 @click.option(
     "--order", help="worst (the default, where there are scores), best, doubt, false_alarm, miss, photograph, name"
 )

@@ -71,6 +71,7 @@ def predict(
     Stopped and started again it goes on: what is there and whole is kept.
     """
     from drywall_seg.inference.files import Wanted, predict_files
+    from drywall_seg.prompts import LABELS, PROMPTS, canonical_prompt, slug
 
     draw = None
     if overlays:
@@ -83,6 +84,11 @@ def predict(
         run = ray_engine(load, workers)
     table, errors, renamed = predict_files(load(), paths, wanted, out, coco or "", run)
     click.echo(f"{len(table)} masks in {out}")
+    known = {slug(text) for texts in PROMPTS.values() for text in texts}
+    for prompt in prompts:
+        if slug(prompt) not in known and not table.area_share[table.prompt == prompt].any():
+            ours = ", ".join(map(canonical_prompt, LABELS))
+            click.echo(f"{prompt!r}: nothing found; this project's own sentences are {ours}", err=True)
     _mention(errors, renamed)
 
 

@@ -15,6 +15,9 @@ from drywall_seg.runs import is_address
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
 
+UNREAD_SUFFIXES = (".heic", ".heif", ".avif")
+"""Of phones' photos that are not read: they are named, not passed over."""
+
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF")
 """What a photo may be, whatever its name says: of all that Pillow reads some start a program, or raise anything."""
 
@@ -73,7 +76,9 @@ def read_image(source: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarr
         ValueError,
         Image.DecompressionBombError,
     ) as error:  # Pillow's kinds of "broken"
-        raise ImageError(f"{source}: cannot be read as an image ({error})") from error
+        unread = str(source).lower().endswith(UNREAD_SUFFIXES)
+        reason = "HEIC and AVIF are not read here: save it as JPEG" if unread else error
+        raise ImageError(f"{source}: cannot be read as an image ({reason})") from error
 
 
 @contextmanager
@@ -223,5 +228,6 @@ def list_images(folder: Path) -> list[Path]:
 
     A link that leads nowhere, or a pipe, is among them where it has a photo's name: it is refused, not passed over.
     """
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir())
+    known = IMAGE_SUFFIXES + UNREAD_SUFFIXES
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in known and not p.is_dir())
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))

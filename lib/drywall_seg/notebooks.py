@@ -184,12 +184,11 @@ def run_pipeline(parameters: Mapping[str, Any]) -> list[Path]:
 def describe_results(folder: Path) -> str:
     """Says how a scored run did on test, and where what it made is, a line for each."""
     metrics = read_object(folder / "metrics.json")
-    scored = metrics["labels"] | {"overall": metrics["overall"]}
-    lines = [
-        f"{label:14}mean IoU {row['mean_iou']:.3f}, mean Dice {row['mean_dice']:.3f} over {row['n_images']} test images"
-        for label, row in scored.items()
-        if row
-    ]
+    lines = []
+    for label, row in metrics["labels"].items():
+        line = f"{label:14}mean IoU {row['mean_iou']:.3f}, mean Dice {row['mean_dice']:.3f}"
+        line += f", centre-line F1 {row['mean_joint_line_f1']:.3f}" if label == "joint_line" else ""
+        lines.append(f"{line}, {row['n_images']} test images")
     return "\n".join([*lines, *(f"{name:14}{folder / name}" for name in RESULTS)])
 
 

@@ -37,10 +37,10 @@ def test_exports_are_found_in_the_folder_itself_and_two_levels_below_it(tmp_path
 
 def test_label_is_told_by_the_caller_or_by_the_folders_name(tmp_path):
     write_export(tmp_path / "walls", [image(1)])
-    with pytest.raises(DataError, match=r"walls: label None .*cracks\* is crack"):
+    with pytest.raises(DataError, match=r"walls: 'walls' goes with no label .*cracks\* is crack"):
         find_exports(tmp_path)
     assert find_exports(tmp_path, {"walls": "taping_area"})[0].label == "taping_area"
-    with pytest.raises(DataError, match="'wall'"):
+    with pytest.raises(DataError, match="walls: 'wall' goes with no label"):
         find_exports(tmp_path, {"walls": "wall"})
     write_export(tmp_path / "CRACKS-more.coco", [image(1)])
     assert find_exports(tmp_path, {"walls": "crack", "CRACKS-more.coco": "joint_line"})[0].label == "joint_line"
@@ -49,9 +49,10 @@ def test_label_is_told_by_the_caller_or_by_the_folders_name(tmp_path):
 
 def test_a_folder_without_exports_is_refused(tmp_path):
     write_export(tmp_path / "cracks.coco", [image(1)], part="train-old")
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=f"{folder}: no COCO export"):
-            find_exports(folder)
+    with pytest.raises(DataError, match=f"{tmp_path}: no COCO export in it"):
+        find_exports(tmp_path)
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        find_exports(tmp_path / "nowhere")
 
 
 def test_hidden_folders_are_no_exports(tmp_path):

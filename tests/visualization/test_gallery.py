@@ -40,6 +40,7 @@ def test_the_images_are_in_the_order_asked_for(run, project):
     lines = table[table.label == "joint_line"].sort_values("iou", ascending=False)
     assert said == f"2 of {len(lines)} images, best first. Left out: {len(lines) - 2} over the limit of 2."
     assert [view["name"] for view in views_of(out)] == [name.rpartition("/")[2] for name in lines.image_id[:2]]
+    assert write_gallery(config, manifest, split="val", limit=1)[0].name == "gallery-val.html"
 
 
 @pytest.mark.parametrize("budget", [600_000, 450_000, 130_000])

@@ -93,7 +93,7 @@ def test_the_table_has_what_to_sort_by(folder):
     page = page_of(folder)
     heads = re.findall(r"<th [^>]*data-sort[^>]*>[^<]*</th>", page)
     names = [re.sub("<.*?>", "", head) for head in heads]
-    assert names == ["Photo", "Class", "Length", "Width of mark", "Doubt", "Review of photo"]
+    assert names == ["Photo", "Class at most", "Length", "Width of mark", "Doubt", "Review of photo"]
     assert [name for head, name in zip(heads, names, strict=True) if "aria-sort" in head] == ["Review of photo"]
     rows = rows_of(page)
     values = [[float(re.search(r'data-value="([^"]*)"', cell)[1]) for cell in row] for row in rows]

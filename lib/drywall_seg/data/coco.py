@@ -71,7 +71,8 @@ def find_exports(data_root: Path, labels: dict[str, str] | None = None) -> list[
     found = {f for f in found if not any(part.startswith(".") for part in f.relative_to(data_root).parts)}
     folders = sorted(folder for folder in found if any((folder / p / ANNOTATION_FILE).is_file() for p in PARTS))
     if not folders:
-        raise DataError(f"{data_root}: no COCO export in it (a folder with train/{ANNOTATION_FILE})")
+        missing = f"COCO export in it (a folder with train/{ANNOTATION_FILE})" if data_root.is_dir() else "such folder"
+        raise DataError(f"{data_root}: no {missing}")
     return [Export(folder, _export_label(folder, labels or {})) for folder in folders]
 
 
@@ -80,7 +81,7 @@ def _export_label(folder: Path, labels: dict[str, str]) -> str:
     label = labels.get(name) or next((lb for pat, lb in EXPORT_LABELS if fnmatch(name.casefold(), pat)), None)
     if label not in LABELS:
         known = ", ".join(f"{pattern} is {label}" for pattern, label in EXPORT_LABELS)
-        raise DataError(f"{folder}: label {label!r} of this export is not known; rename it or add a label ({known})")
+        raise DataError(f"{folder}: {label or name!r} goes with no label ({known}); rename the folder or add a label")
     return label
 
 
@@ -103,8 +104,7 @@ def read_coco(path: Path) -> tuple[list[CocoImage], dict[int, str]]:
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise DataError(f"{path}: not COCO, {key!r} is not a list of objects")
     categories = {c.get("id"): str(c.get("name")) for c in data["categories"] if type(c.get("id")) is int}
-    images: dict[int, CocoImage] = {}
-    names = set()
+    images, names = dict[int, CocoImage](), set()
     for entry in data["images"]:
         _check_image(path, entry)
         if entry["id"] in images or entry["file_name"] in names:

@@ -32,7 +32,7 @@ def parse_scale(form: str, text: str) -> Scale:
     try:
         numbers = [float(part) for part in text.split(",")]
         if len(numbers) != len(FORMS[form]) or not all(map(math.isfinite, numbers)):
-            raise ValueError(f"it takes {','.join(FORMS[form])}")
+            raise ValueError(f"it takes {','.join(FORMS[form])}; decimals have a point")
         if form == "mm_per_pixel":
             return scale_of(*numbers)
         if form == "two_points":

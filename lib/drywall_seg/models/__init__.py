@@ -9,7 +9,7 @@ import torch
 
 from drywall_seg.models.base import Segmenter
 from drywall_seg.models.weights import SETTINGS, licence_explained, read_photographs, read_settings
-from drywall_seg.runs import read_object
+from drywall_seg.runs import CHECKPOINT, read_object
 
 __all__ = ["Segmenter", "load_segmenter"]
 
@@ -61,10 +61,12 @@ def _named(folder: Path) -> Iterator[None]:
 def _load(folder: Path, name_or_dir: str | Path, image_size: int | None) -> Segmenter:
     if (folder / SETTINGS).is_file():
         return _load_saved(folder, image_size)
+    if (folder / CHECKPOINT / SETTINGS).is_file():
+        raise ValueError(f"{folder}: a run's folder; its model is in {folder / CHECKPOINT}")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: holds neither {SETTINGS} (ours) nor config.json (a hub's)")
-    if not folder.is_dir() and not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", str(name_or_dir)):
-        raise ValueError(f"{folder}: no such folder, and not the form of a hub id")
+    if not folder.is_dir() and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(name_or_dir)):
+        raise ValueError(f"{folder}: no such folder, and not the form of a hub id; a run's is outputs/RUN/{CHECKPOINT}")
     return _load_released(str(name_or_dir), image_size)
 
 

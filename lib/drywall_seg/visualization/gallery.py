@@ -47,7 +47,7 @@ def write_gallery(
     Args:
         config: The run.
         manifest: The data that it was evaluated on.
-        out: The file; None for `gallery.html` in the run's folder.
+        out: The file; None for `gallery.html` in the run's folder, or `gallery-val.html`.
         order: One of `sheet_rows.ORDERS` that the run's scores allow; None for worst first, by name without scores.
         label: None for all.
         split: Of the images.
@@ -74,7 +74,7 @@ def write_gallery(
     said = describe(entries, len(items), len(rows), budget, ORDERS[order][0])
     block = viewer_block(entries, still, strip=True, empty=f"the {split} part has no image of {label or 'any label'}.")
     title, line = f"{plain(config.run_name)}: masks by threshold", f"{label or 'All labels'}, {split} part. {said}"
-    out = out or run_folder_of(config) / "gallery.html"
+    out = out or run_folder_of(config) / ("gallery.html" if split == "test" else f"gallery-{split}.html")
     with whole_file(out) as partial:
         page = render("gallery", title=title, lines=[line], block=Markup(block))
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")

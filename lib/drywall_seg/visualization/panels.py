@@ -13,7 +13,7 @@ from drywall_seg.data.manifest import Manifest
 from drywall_seg.images import Letterbox, read_image, read_mask
 from drywall_seg.inference.predict import Prediction
 from drywall_seg.prompts import LABELS, canonical_prompt
-from drywall_seg.runs import whole_file
+from drywall_seg.runs import read_json, whole_file
 from drywall_seg.settings import RunConfig
 
 # Two of Okabe and Ito's colours, told apart with every kind of colour blindness (https://jfly.uni-koeln.de/color/).
@@ -122,6 +122,7 @@ def run_examples(config: RunConfig, manifest: Manifest) -> list[tuple[str, str, 
     if not (folder / "per_image.csv").is_file():
         raise FileNotFoundError(f"{folder / 'per_image.csv'}: not there; run 03_evaluate with this run_name first")
     per_image = pd.read_csv(folder / "per_image.csv", dtype={"image_id": str, "photo_id": str})
+    cut = read_json(folder / "metrics.json")["presence_cut"]
     rows = {(row.image_id, row.label): row for row in manifest.table.itertuples(index=False)}
     examples = []
     for example in choose_examples(per_image).itertuples(index=False):
@@ -129,6 +130,8 @@ def run_examples(config: RunConfig, manifest: Manifest) -> list[tuple[str, str, 
         if row is None:
             raise ValueError(f"{folder / 'per_image.csv'}: {example.image_id} is not in {manifest.folder}")
         title = f"{example.prompt}, {example.rank}: IoU {example.iou:.2f}, threshold {example.threshold:.2f}"
+        if example.presence < cut:
+            title += f"; emptied: presence {example.presence:.3f} is under the cut of {cut:.3f}"
         image, target = read_image(manifest.image_file(row)), read_mask(manifest.mask_file(row))
         cells = panel(image, target, read_mask(folder / "masks" / example.mask_file), title)
         examples.append((example.label, example.rank, cells))

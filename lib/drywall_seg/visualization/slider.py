@@ -197,7 +197,7 @@ def _load(slider: Slider) -> None:
 
 def _words(slider: Slider, view: View) -> str:
     own = slider.predictor.thresholds[view.label]
-    words = [f"The model's threshold for {view.label} is {own:.3f}; presence here is {view.presence:.2f}."]
+    words = [f"The model's threshold for {view.label} is {own:.3f}; presence here is {view.presence:.3f}."]
     if not view.understood:
         words.append(f"This sentence is none of the model's labels' own; it is taken for {view.label}, the nearest.")
     if view.presence < view.presence_cut:

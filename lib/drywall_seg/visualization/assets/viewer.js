@@ -147,7 +147,7 @@ function startViewer(root) {
       "about",
       [
         view.note,
-        `presence ${view.presence.toFixed(2)}`,
+        `presence ${view.presence.toFixed(3)}`,
         view.factor > 1 ? `shown at 1/${view.factor} of its size` : "",
       ]
         .filter(Boolean)
@@ -160,7 +160,7 @@ function startViewer(root) {
       );
     if (view.presence < view.presence_cut)
       warnings.push(
-        `Presence is under the model's cut of ${view.presence_cut.toFixed(2)}: it delivers an empty mask here. Shown is what it would mark.`,
+        `Presence is under the model's cut of ${view.presence_cut.toFixed(3)}: it delivers an empty mask here. Shown is what it would mark.`,
       );
     say("warning", warnings.join(" "));
     const truth = part("truth");
