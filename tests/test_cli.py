@@ -44,9 +44,8 @@ def test_an_unknown_parameter_names_the_close_match(project):
 
 
 def test_train_does_what_02_train_does(project):
-    result = CliRunner().invoke(
-        main, ["train", "-p", "image_size", "64", "-p", "epochs", "1", "--run-name", "t"], catch_exceptions=False
-    )
+    small = ["-p", "image_size", "64", "-p", "train_size", "64", "-p", "epochs", "1"]
+    result = CliRunner().invoke(main, ["train", *small, "--run-name", "t"], catch_exceptions=False)
     assert result.exit_code == 0
     assert (project / "outputs" / "t" / "checkpoint" / "model.safetensors").is_file()
 
