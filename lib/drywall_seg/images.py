@@ -13,10 +13,10 @@ from PIL import Image, ImageOps
 
 from drywall_seg.runs import is_address
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
-
 UNREAD_SUFFIXES = (".heic", ".heif", ".avif")
 """Of phones' photos that are not read: they are named, not passed over."""
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", *UNREAD_SUFFIXES)
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF")
 """What a photo may be, whatever its name says: of all that Pillow reads some start a program, or raise anything."""
@@ -228,6 +228,5 @@ def list_images(folder: Path) -> list[Path]:
 
     A link that leads nowhere, or a pipe, is among them where it has a photo's name: it is refused, not passed over.
     """
-    known = IMAGE_SUFFIXES + UNREAD_SUFFIXES
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in known and not p.is_dir())
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir())
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))

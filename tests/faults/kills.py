@@ -148,9 +148,8 @@ def main(step, data_root, folder):
     data_root, folder = Path(data_root), Path(folder) / "work"  # always the same: some files tell where they are
     STEPS[step](data_root, folder)  # here, so that the children need not import all anew
     counts, whole = dict(_counts), contents(folder)
-    for phase in (
-        PHASES if step in ("prepare", "predict", "inspect") else PHASES[:1] + PHASES[2:]
-    ):  # the others take longer
+    every = step in ("prepare", "predict", "inspect")  # the others take longer
+    for phase in PHASES if every else PHASES[:1] + PHASES[2:]:
         for number in range(1, counts["writes" if phase == PHASES[0] else "renames"] + 1):
             shutil.rmtree(folder)
             killed, again = run(step, data_root, folder, (phase, number)), run(step, data_root, folder)

@@ -171,6 +171,11 @@ def test_folders_without_a_model(tmp_path):
         load_segmenter(tmp_path)
     with pytest.raises(ValueError, match="no such folder"):
         load_segmenter(tmp_path / "nowhere")
+    checkpoint = tmp_path / "run" / "checkpoint"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "segmenter.json").write_text("{}")
+    with pytest.raises(ValueError, match=f"{tmp_path / 'run'}: a run's folder; its model is in {checkpoint}"):
+        load_segmenter(tmp_path / "run")
     (tmp_path / "segmenter.json").write_text('{"architecture": "unet"}')
     with pytest.raises(ValueError, match="segmenter.json: unknown architecture 'unet'"):
         load_segmenter(tmp_path)

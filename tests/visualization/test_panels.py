@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ from drywall_seg.config import resolve_config
 from drywall_seg.data.manifest import prepare
 from drywall_seg.evaluation.evaluate import evaluate_run
 from drywall_seg.inference import Prediction
+from drywall_seg.runs import read_json, write_json
 from drywall_seg.visualization.charts import plot_history
 from drywall_seg.visualization.panels import (
     PREDICTION_COLOR,
@@ -81,7 +84,11 @@ def test_panels_of_a_run(project):
         titles = [axis.get_title(loc="left") for axis in figure.axes]
         assert titles[:2] == ["Original", "Ground truth"]
         assert "IoU" in titles[2]
-        assert "threshold" in titles[2]
+        assert "threshold" in titles[2] and "emptied" not in titles[2]
+    file = project / "outputs" / "mine" / "metrics.json"
+    write_json(file, read_json(file) | {"presence_cut": 1.1})
+    title = save_panels(config, manifest)["crack"].axes[2].get_title(loc="left")
+    assert re.search(r"; emptied: presence [01]\.\d{3} is under the cut of 1\.100$", title)
     examples = plot_examples(manifest)
     assert any("box" in axis.get_title(loc="left") for axis in examples.axes)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from drywall_seg.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, list_images
+from drywall_seg.images import IMAGE_SUFFIXES, list_images
 from drywall_seg.prompts import slug
 from drywall_seg.runs import is_address
 
@@ -105,9 +105,7 @@ def _at_address(address: str) -> Iterator[tuple[str, str]]:
         return
     for name in sorted(file_system.find(root)):
         inner = PurePosixPath(name).relative_to(root.rstrip("/"))
-        if inner.suffix.lower() in IMAGE_SUFFIXES + UNREAD_SUFFIXES and not any(
-            part.startswith(".") for part in inner.parts
-        ):
+        if inner.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in inner.parts):
             yield file_system.unstrip_protocol(name), "" if inner.parent == PurePosixPath() else str(inner.parent)
 
 
