@@ -84,11 +84,11 @@ def test_panels_of_a_run(project):
         titles = [axis.get_title(loc="left") for axis in figure.axes]
         assert titles[:2] == ["Original", "Ground truth"]
         assert "IoU" in titles[2]
-        assert "threshold" in titles[2] and "emptied" not in titles[2]
+        assert "threshold" in titles[2]
     file = project / "outputs" / "mine" / "metrics.json"
-    write_json(file, read_json(file) | {"presence_cut": 1.1})
-    title = save_panels(config, manifest)["crack"].axes[2].get_title(loc="left")
-    assert re.search(r"; emptied: presence [01]\.\d{3} is under the cut of 1\.100$", title)
+    for cut, words in ((0.0, r"threshold \d\.\d\d"), (1.1, r"emptied: presence \d\.\d{3} is under the cut of 1\.100")):
+        write_json(file, read_json(file) | {"presence_cut": cut})
+        assert re.search(f"{words}$", save_panels(config, manifest)["crack"].axes[2].get_title(loc="left"))
     examples = plot_examples(manifest)
     assert any("box" in axis.get_title(loc="left") for axis in examples.axes)
 
