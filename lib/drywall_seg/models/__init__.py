@@ -1,8 +1,6 @@
 """The models behind one interface, `Segmenter`; `load_segmenter` finds the right one."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -35,23 +33,16 @@ def load_segmenter(name_or_dir: str | Path, image_size: int | None = None) -> Se
         OSError: If a hub id cannot be found or downloaded (as transformers says it).
     """
     folder = checkpoint_folder(name_or_dir)
-    with _named(folder):
+    try:
         segmenter = _load(folder, name_or_dir, image_size)
         segmenter.trained_on = read_photographs(folder)
         for name, tensor in segmenter.state_dict().items():
             if not torch.isfinite(tensor).all():
                 raise ValueError(f"{folder}: its weight {name} holds what is no finite number")
-    return segmenter.eval()
-
-
-@contextmanager
-def _named(folder: Path) -> Iterator[None]:
-    """Names the model in whatever transformers and tokenizers raise over files of nonsense."""
-    try:
-        yield
+        return segmenter.eval()
     except (OSError, ImportError):
         raise
-    except Exception as error:
+    except Exception as error:  # whatever transformers and tokenizers raise over files of nonsense
         if isinstance(error, ValueError) and str(folder) in str(error):
             raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
