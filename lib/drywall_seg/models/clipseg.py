@@ -1,6 +1,7 @@
 """CLIPSeg (Lueddecke & Ecker 2022, https://arxiv.org/abs/2112.10003), with Hugging Face's classes."""
 
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class CLIPSegSegmenter(Segmenter):
         if not set(read) <= set(range(len(vision.layers))) or steered not in range(len(read)):
             raise ValueError(f"extract_layers {read} or conditional_layer {steered} is not there")
         vision.layers = vision.layers[: max(read) + 1]  # the rest feeds nothing that is used
-        self._clip_is_base, self._clip_hash = base is not None, ""
+        self._clip_is_base = base is not None
         self.trainable_parameters("decoder")
 
     def encode_images(self, pixel_values: Tensor) -> Features:
@@ -137,30 +138,17 @@ class CLIPSegSegmenter(Segmenter):
             "image_size": self.image_size,
             "mean": self.mean,
             "std": self.std,
-            "base": None if whole else {**self.base, "weights": self._base_hash()},
+            "base": None if whole else {**self.base, "weights": self.base_hash},
         }
         if whole:
             settings["config"] = _without_origin(self.model.config.to_diff_dict())
             self.tokenizer.save_pretrained(folder)
         write_json(folder / SETTINGS, settings)
 
-    def _base_hash(self) -> str:
-        if not self._clip_hash:  # half a gigabyte: once
-            self._clip_hash = hash_weights(self.model.clip)
-        return self._clip_hash
-
-    def check_base(self, wanted: str, file: Path) -> None:
-        """Refuses a decoder that was trained on another CLIP.
-
-        Args:
-            wanted: The hash of that one's weights.
-            file: Where it stands.
-
-        Raises:
-            ValueError: If it is not the hash of this one's.
-        """
-        if self._base_hash() != wanted:
-            raise ValueError(f"{file}: its decoder was trained on another base than what {self.base['name']} now holds")
+    @cached_property
+    def base_hash(self) -> str:
+        """Stands for the weights of CLIP where they are the base's; half a gigabyte is hashed once."""
+        return hash_weights(self.model.clip)
 
 
 def _without_origin(config: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,9 @@ def load_finetuned(folder: Path, image_size: int | None = None) -> CLIPSegSegmen
         if Path(base["name"]).is_absolute() and not Path(base["name"]).is_dir():
             raise ValueError(f"{folder / SETTINGS}: its base {base['name']} is no longer there")
         segmenter = load_clipseg(base["name"], size, base.get("revision"))
-        segmenter.check_base(base.get("weights", ""), folder / SETTINGS)
+        if segmenter.base_hash != base.get("weights"):
+            reason = f"its decoder was trained on another base than what {segmenter.base['name']} now holds"
+            raise ValueError(f"{folder / SETTINGS}: {reason}")
         segmenter.mean, segmenter.std = mean, std
         read_weights(segmenter.model.decoder, folder / WEIGHTS)
         return segmenter
