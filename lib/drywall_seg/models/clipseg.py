@@ -33,15 +33,7 @@ class CLIPSegSegmenter(Segmenter):
         std: tuple[float, float, float],
         base: dict[str, Any] | None = None,
     ) -> None:
-        """Takes `model` over, and changes it.
-
-        Args:
-            model: With its weights.
-            tokenizer: CLIP's.
-            image_size: Side of the square input in pixels.
-            mean: Of each channel, in units of [0, 1].
-            std: Likewise.
-            base: `name` and `revision` of what CLIP's weights can be loaded from; None if nothing has them.
+        """Takes `model` over, and changes it; `base` is the name and revision that CLIP's weights come from, if any.
 
         Raises:
             ValueError: If its configuration names layers that are not there, or the model cannot take `image_size`.
@@ -63,10 +55,7 @@ class CLIPSegSegmenter(Segmenter):
         self.check_side(*pixel_values.shape)
         # Not through Hugging Face's own forward, which never lets a gradient into CLIP.
         states = self.model.clip.vision_model(
-            pixel_values=pixel_values,
-            interpolate_pos_encoding=True,
-            output_hidden_states=True,
-            return_dict=True,
+            pixel_values=pixel_values, interpolate_pos_encoding=True, output_hidden_states=True, return_dict=True
         ).hidden_states
         return tuple(states[layer + 1] for layer in self.model.extract_layers)  # states[0] is the embedding
 

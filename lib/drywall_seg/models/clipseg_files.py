@@ -49,7 +49,6 @@ def load_finetuned(folder: Path, image_size: int | None = None) -> CLIPSegSegmen
     settings = read_settings(folder, "image_size", "mean", "std", "base")
     check_input(folder / SETTINGS, **{name: settings[name] for name in INPUT})
     size, base = image_size or settings["image_size"], settings["base"]
-    mean, std = tuple(settings["mean"]), tuple(settings["std"])
     if base:
         if not isinstance(base, dict) or not isinstance(base.get("name"), str):
             raise ValueError(f"{folder / SETTINGS}: its base {base!r:.80} names no model")
@@ -59,14 +58,14 @@ def load_finetuned(folder: Path, image_size: int | None = None) -> CLIPSegSegmen
         if segmenter.base_hash != base.get("weights"):
             reason = f"its decoder was trained on another base than what {segmenter.base['name']} now holds"
             raise ValueError(f"{folder / SETTINGS}: {reason}")
-        segmenter.mean, segmenter.std = mean, std
+        segmenter.mean, segmenter.std = tuple(settings["mean"]), tuple(settings["std"])
         read_weights(segmenter.model.decoder, folder / WEIGHTS)
         return segmenter
     config = CLIPSegConfig.from_dict(read_settings(folder, "config")["config"])
     with torch.random.fork_rng(devices=[]):  # weights are drawn only to be overwritten
         model = CLIPSegForImageSegmentation(config)
     tokenizer = _read_tokenizer(str(folder), None, config.text_config.vocab_size)
-    segmenter = CLIPSegSegmenter(model, tokenizer, size, mean, std)
+    segmenter = CLIPSegSegmenter(model, tokenizer, size, settings["mean"], settings["std"])
     read_weights(segmenter.model, folder / WEIGHTS)
     return segmenter
 
