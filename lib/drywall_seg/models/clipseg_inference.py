@@ -73,6 +73,8 @@ class InferenceCLIPSeg(Segmenter):
         """Shares the weights; packed ones are copies, made when a CPU first asks for them."""
         super().__init__()
         self.segmenter, self.model = segmenter, segmenter.model
+        self.embed_prompts, self.prompt_encoder = segmenter.embed_prompts, segmenter.prompt_encoder
+        self.parts, self.image_blocks = segmenter.parts, segmenter.image_blocks
         self.image_size, self.size_step = segmenter.image_size, segmenter.size_step
         self.mean, self.std, self.trained_on = segmenter.mean, segmenter.std, segmenter.trained_on
         self.decoder = copy.copy(self.model.decoder)  # the same weights without the step that the encoder does here
@@ -122,19 +124,3 @@ class InferenceCLIPSeg(Segmenter):
         side = math.isqrt(x.shape[1] - 1)
         maps = x[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # without the class token
         return self.decoder.transposed_convolution(maps).squeeze(1)
-
-    def embed_prompts(self, prompts: list[str]) -> Tensor:
-        """Embeds P sentences to (P, 512)."""
-        return self.segmenter.embed_prompts(prompts)
-
-    def prompt_encoder(self) -> list[nn.Module]:
-        """The segmenter's."""
-        return self.segmenter.prompt_encoder()
-
-    def parts(self) -> dict[str, list[nn.Module]]:
-        """The segmenter's."""
-        return self.segmenter.parts()
-
-    def image_blocks(self) -> list[nn.Module]:
-        """The segmenter's."""
-        return self.segmenter.image_blocks()

@@ -125,7 +125,7 @@ def load_sam3(name_or_dir: str, image_size: int | None = None, revision: str | N
         )
     settings = read_json(file) if file else {}
     size = settings.get("size", {}).get("height", model.config.vision_config.image_size)
-    mean, std = (tuple(settings.get(key, (0.5, 0.5, 0.5))) for key in ("image_mean", "image_std"))
+    mean, std = (settings.get(key, (0.5, 0.5, 0.5)) for key in ("image_mean", "image_std"))
     return Sam3Segmenter(model.eval(), tokenizer, image_size or size, mean, std, {"name": name, "revision": revision})
 
 
