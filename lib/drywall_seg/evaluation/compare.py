@@ -7,6 +7,7 @@ from drywall_seg.evaluation.intervals import bootstrap_interval
 from drywall_seg.prompts import LABELS
 
 NO_DIFFERENCE = "no difference shown"
+COLUMNS = "label n_images n_photographs mean_ours mean_theirs mean_difference low high verdict".split()
 
 
 def compare_runs(ours: pd.DataFrame, theirs: pd.DataFrame, score: str = "iou") -> pd.DataFrame:
@@ -41,15 +42,4 @@ def compare_runs(ours: pd.DataFrame, theirs: pd.DataFrame, score: str = "iou") -
         result |= {"mean_ours": rows[score].mean(), "mean_theirs": rows[f"{score}_theirs"].mean()}
         verdict = "ours is better" if low > 0 else "theirs is better" if high < 0 else NO_DIFFERENCE
         results.append(result | {"mean_difference": differences.mean(), "low": low, "high": high, "verdict": verdict})
-    names = [
-        "label",
-        "n_images",
-        "n_photographs",
-        "mean_ours",
-        "mean_theirs",
-        "mean_difference",
-        "low",
-        "high",
-        "verdict",
-    ]
-    return pd.DataFrame(results, columns=names)
+    return pd.DataFrame(results, columns=COLUMNS)
