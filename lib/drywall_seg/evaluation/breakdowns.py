@@ -2,7 +2,6 @@
 
 import re
 
-import numpy as np
 import pandas as pd
 
 FEW_PHOTOGRAPHS = 10
@@ -54,23 +53,17 @@ def break_down(per_image: pd.DataFrame) -> pd.DataFrame:
         "capture family": per_image.photo_id.map(capture_family),
         "size of the target": shares.map(target_size),
     }
-    tables = []
-    for name, values in by.items():
-        groups = per_image.assign(by=name, value=values).groupby(["label", "by", "value"], sort=False)
-        tables.append(
-            groups.agg(
-                n_images=("iou", "size"),
-                n_photographs=("photo_id", "nunique"),
-                mean_iou=("iou", "mean"),
-                mean_dice=("dice", "mean"),
-            ).reset_index()
-        )
-    table = pd.concat(tables, ignore_index=True)
-    order = list(SIZES.values())
-    rank = table.value.map(lambda value: order.index(value) if value in order else np.inf)
-    table = table.assign(rank=rank).sort_values(
-        ["label", "by", "rank", "n_images"], ascending=[True, True, True, False]
-    )
-    return (
-        table.drop(columns="rank").assign(few_photographs=table.n_photographs < FEW_PHOTOGRAPHS).reset_index(drop=True)
-    )
+    rows = pd.concat([per_image.assign(by=name, value=values) for name, values in by.items()])
+    groups = rows.groupby(["label", "by", "value"], sort=False)
+    table = groups.agg(
+        n_images=("iou", "size"),
+        n_photographs=("photo_id", "nunique"),
+        mean_iou=("iou", "mean"),
+        mean_dice=("dice", "mean"),
+    ).reset_index()
+    table["few_photographs"] = table.n_photographs < FEW_PHOTOGRAPHS
+    rank = {name: number for number, name in enumerate(SIZES.values())}
+    table["rank"] = table.value.map(rank)  # NaN, which comes last, for what is no size
+    ascending = [True, True, True, False]
+    table = table.sort_values(["label", "by", "rank", "n_images"], ascending=ascending, ignore_index=True)
+    return table.drop(columns="rank")
