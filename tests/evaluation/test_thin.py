@@ -49,7 +49,8 @@ def brute_force(pred, true, tolerance):
 @pytest.mark.parametrize("tolerance", [0, 1, 2.5, 5])
 def test_matching_equals_brute_force(seed, tolerance):
     pred, true = blobs(seed), blobs(seed + 1000)
-    assert match_within(pred, true, tolerance) == brute_force(pred, true, tolerance)
+    tolerances = (tolerance, 3.5)
+    assert match_within(pred, true, *tolerances) == [brute_force(pred, true, t) for t in tolerances]
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -41,22 +41,24 @@ def precision_recall_f1(matches: Matches) -> tuple[float, float, float]:
     return precision, recall, 2 * precision * recall / total if total else 0.0
 
 
-def match_within(pred: np.ndarray, true: np.ndarray, tolerance: float) -> Matches:
-    """Matches the pixels of two sets that lie within a tolerance of the other set.
+def match_within(pred: np.ndarray, true: np.ndarray, *tolerances: float) -> list[Matches]:
+    """Matches the pixels of two sets that lie within each of some tolerances of the other set.
 
     The relaxed precision and recall of road extraction (Mnih & Hinton 2010, doi:10.1007/978-3-642-15567-3_16).
 
     Args:
         pred: bool (H, W).
         true: bool (H, W).
-        tolerance: Largest distance between pixel centres, in pixels, inclusive.
+        tolerances: Largest distances between pixel centres, in pixels, inclusive.
     """
-    return _match_within_each(pred, true, [tolerance])[0]
+    n_pred, n_true = np.count_nonzero(pred), np.count_nonzero(true)
+    near = zip(_count_near(pred, true, tolerances), _count_near(true, pred, tolerances), strict=True)
+    return [Matches(pred_near, n_pred, true_near, n_true) for pred_near, true_near in near]
 
 
 def tolerance_matches(mask: np.ndarray, target: np.ndarray, pixels_at_640: Sequence[float]) -> list[Matches]:
     """Matches the areas of mask and target (H, W) within each of some tolerances, which grow with the photo."""
-    return _match_within_each(mask > 0, target > 0, [pixels * max(mask.shape) / 640 for pixels in pixels_at_640])
+    return match_within(mask > 0, target > 0, *(pixels * max(mask.shape) / 640 for pixels in pixels_at_640))
 
 
 def boundary_matches(mask: np.ndarray, target: np.ndarray, pixels_at_640: float = 2) -> Matches:
@@ -68,7 +70,7 @@ def boundary_matches(mask: np.ndarray, target: np.ndarray, pixels_at_640: float 
     if mask.any() != target.any():
         return Matches(0, int(np.count_nonzero(mask)), 0, int(np.count_nonzero(target)))
     outlines = (outline(array > 0) for array in (mask, target))
-    return match_within(*outlines, pixels_at_640 * max(mask.shape) / 640)
+    return match_within(*outlines, pixels_at_640 * max(mask.shape) / 640)[0]
 
 
 def skeleton_matches(mask: np.ndarray, target: np.ndarray) -> Matches:
@@ -85,7 +87,7 @@ def cldice(mask: np.ndarray, target: np.ndarray) -> float:
 
 def centre_line_matches(mask: np.ndarray, target: np.ndarray) -> Matches:
     """Matches the skeletons of mask and target (H, W) within 1 % of the longer side."""
-    return match_within(skeleton(mask > 0), skeleton(target > 0), LINE_TOLERANCE * max(mask.shape))
+    return match_within(skeleton(mask > 0), skeleton(target > 0), LINE_TOLERANCE * max(mask.shape))[0]
 
 
 def crack_scores(mask: np.ndarray, target: np.ndarray) -> dict[str, float]:
@@ -96,11 +98,9 @@ def crack_scores(mask: np.ndarray, target: np.ndarray) -> dict[str, float]:
 
 
 def joint_line_scores(mask: np.ndarray, joint_lines: np.ndarray) -> dict[str, float]:
-    """Returns joint_line_precision, joint_line_recall and joint_line_f1 of a mask's centre lines.
+    """Returns joint_line_precision, joint_line_recall and joint_line_f1 of a mask's centre lines, both (H, W).
 
-    Args:
-        mask: (H, W): of a joint line, or of a taping area, whose centre line should be the joint too.
-        joint_lines: (H, W), the `joint_line` truth.
+    The mask is of a joint line, or of a taping area, whose centre line should be the joint too.
     """
     scores = precision_recall_f1(centre_line_matches(mask, joint_lines))
     return dict(zip(LINE_SCORES, scores, strict=True))
@@ -124,12 +124,6 @@ def outline(mask: np.ndarray) -> np.ndarray:
 
 def _points(mask: np.ndarray) -> np.ndarray:
     return np.column_stack(np.divmod(np.flatnonzero(mask), mask.shape[1]))  # several times as fast as argwhere
-
-
-def _match_within_each(pred: np.ndarray, true: np.ndarray, tolerances: Sequence[float]) -> list[Matches]:
-    n_pred, n_true = np.count_nonzero(pred), np.count_nonzero(true)
-    near = zip(_count_near(pred, true, tolerances), _count_near(true, pred, tolerances), strict=True)
-    return [Matches(pred_near, n_pred, true_near, n_true) for pred_near, true_near in near]
 
 
 def _count_near(points: np.ndarray, others: np.ndarray, tolerances: Sequence[float]) -> list[int]:
