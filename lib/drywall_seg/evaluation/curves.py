@@ -10,31 +10,23 @@ BINS = 10
 
 
 def precision_recall(rows: pd.DataFrame, histograms: np.ndarray) -> pd.DataFrame:
-    """Returns pooled precision and recall of the raw masks' pixels at each of the 99 candidates.
-
-    Args:
-        rows: With their label.
-        histograms: Score histograms of these rows, (N, 2, 256).
+    """Returns pooled precision and recall of the raw masks' pixels, from rows' score histograms (N, 2, 256).
 
     Returns:
-        99 rows a label: label, threshold, precision (1 where nothing is predicted), recall (1 without target).
+        For each label and each of the 99 candidates: label, threshold, precision (1 where nothing is predicted),
+        recall (1 without target).
     """
-    tables = []
+    results = []
     for label, pooled in _pooled(rows, histograms).items():
-        tp, fp, fn = np.array([counts_at(pooled, t) for t in CANDIDATES]).T
-        precision = np.where(tp + fp == 0, 1.0, tp / np.maximum(tp + fp, 1))
-        recall = np.where(tp + fn == 0, 1.0, tp / np.maximum(tp + fn, 1))
-        tables.append(pd.DataFrame({"label": label, "threshold": CANDIDATES, "precision": precision, "recall": recall}))
-    columns = ["label", "threshold", "precision", "recall"]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+        for threshold in CANDIDATES:
+            tp, fp, fn = counts_at(pooled, threshold)
+            precision, recall = (tp / whole if whole else 1.0 for whole in (tp + fp, tp + fn))
+            results.append([label, threshold, precision, recall])
+    return pd.DataFrame(results, columns=["label", "threshold", "precision", "recall"])
 
 
 def calibration(rows: pd.DataFrame, histograms: np.ndarray) -> pd.DataFrame:
-    """Returns how often pixels of about one probability are target, over all pixels of a label's images.
-
-    Args:
-        rows: With their label.
-        histograms: Score histograms of these rows, (N, 2, 256).
+    """Returns how often pixels of about one probability are target, from rows' score histograms (N, 2, 256).
 
     Returns:
         One row for each label and bin that has pixels: label, bin, n_pixels, mean_prob, target_share.
