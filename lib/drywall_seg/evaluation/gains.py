@@ -91,10 +91,7 @@ def gain_table(predictor: Predictor, scored: dict[str, tuple[pd.DataFrame, np.nd
 def raw_scores(rows: pd.DataFrame, histograms: np.ndarray, presence_cut: float) -> pd.DataFrame:
     """Returns rows with tp, fp, fn, iou and dice of their raw masks, which are empty below the presence cut.
 
-    Args:
-        rows: With threshold and presence.
-        histograms: Theirs, (N, 2, 256).
-        presence_cut: In [0, 1].
+    The masks follow from the rows' threshold, presence and score histograms (N, 2, 256).
     """
     counts = [counts_at(h, t) for h, t in zip(histograms, rows.threshold, strict=True)]
     tp, fp, fn = np.array(counts, np.int64).reshape(-1, 3).T

@@ -112,14 +112,8 @@ def prompt_warnings(table: pd.DataFrame) -> list[str]:
 def resize_photos(predictor: Predictor, manifest: Manifest, split: str, sides: tuple[int, ...] = SIDES) -> pd.DataFrame:
     """Scores the delivered masks of a split on copies of its photos in other sizes, beside the photos themselves.
 
-    Photo and target are resized so that the longer side has the wanted length; a target's pixel is kept where at
+    Photo and target are resized so that the longer side is one of `sides`, in pixels; a target's pixel is kept where at
     least half of it is target. Photographs that the model knows are left out.
-
-    Args:
-        predictor: With the thresholds to use.
-        manifest: The data.
-        split: val or test.
-        sides: Lengths of the longer side, in pixels.
 
     Returns:
         One row for each label and side (0 for the photo's own): columns label, side, n_images, mean_iou and

@@ -46,13 +46,9 @@ class _Timed:
 def measure_runtime(
     predictor: Predictor, photos: list[Path], batch_sizes: tuple[int, ...] = (1, 8), n_batches: int = 12
 ) -> pd.DataFrame:
-    """Times predictions of one sentence a photo; the first batch warms up and is not counted.
+    """Times predictions of one sentence a photo; a batch before the `n_batches` warms up and is not counted.
 
-    Args:
-        predictor: What is timed.
-        photos: Files; they are taken in turn, and again from the first where there are too few.
-        batch_sizes: Photos at once.
-        n_batches: That are counted.
+    The photos are taken in turn, and again from the first where there are too few.
 
     Returns:
         One row for each batch size and step (read, model, resize and threshold, write, all): batch_size, step,

@@ -22,51 +22,28 @@ from drywall_seg.inference.predict import THRESHOLDS_FILE, Predictor
 from drywall_seg.inference.torch_backend import TorchBackend
 from drywall_seg.models import Segmenter
 from drywall_seg.models.weights import PHOTOGRAPHS
-from drywall_seg.runs import (
-    CHECKPOINT,
-    progress,
-    read_json,
-    whole_folder,
-    write_csv,
-    write_json,
-)
+from drywall_seg.runs import CHECKPOINT, progress, read_json, whole_folder, write_csv, write_json
 from drywall_seg.settings import THRESHOLD_RULES, RunConfig
 from drywall_seg.training.loop import train_epoch
 from drywall_seg.training.mining import add_hard_negatives, mine_hard_negatives
 from drywall_seg.training.optimisation import averaged_weights
 from drywall_seg.training.resume import FOLDER
-from drywall_seg.training.state import (
-    Training,
-    restore_training,
-    save_training,
-    start_accelerator,
-    start_training,
-)
+from drywall_seg.training.state import Training, restore_training, save_training, start_accelerator, start_training
 
 OnEpoch = Callable[[dict[str, Any], Predictor], None]
 """Called after each epoch with its row of the history, and the model as it was scored."""
 
 
 def fit(
-    segmenter: Segmenter,
-    manifest: Manifest,
-    config: RunConfig,
-    folder: Path,
-    on_epoch: OnEpoch | None = None,
+    segmenter: Segmenter, manifest: Manifest, config: RunConfig, folder: Path, on_epoch: OnEpoch | None = None
 ) -> pd.DataFrame:
     """Trains a segmenter on the train part; its best epoch on val becomes `folder/checkpoint`.
 
     Best is the largest (mean IoU + mean Dice) / 2 over val's images, of the averaged weights where there are some.
     The segmenter ends with the last epoch's weights. The state after each epoch, and every `checkpoint_steps`, is kept
     in `folder/resume` until the end, and a training that was stopped goes on from it. On a CPU the same settings give
-    the same weights to the bit, stopped or not.
-
-    Args:
-        segmenter: Changed in place.
-        manifest: The data.
-        config: The settings.
-        folder: Where the checkpoint, `history.csv` and `steps.csv` (the loss of each step) go.
-        on_epoch: Called after each epoch, in the first process.
+    the same weights to the bit, stopped or not. Beside the checkpoint, `history.csv` and `steps.csv` (the loss of each
+    step) are written. `on_epoch` is called in the first process.
 
     Raises:
         FloatingPointError: If the loss is not finite.

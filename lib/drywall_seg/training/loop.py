@@ -80,12 +80,8 @@ def set_training_mode(training: Training) -> None:
 def optimiser_step(training: Training, batch: dict[str, Any], weight: float) -> float:
     """Makes one step with this process's share of a batch, and returns the loss of the whole batch.
 
-    Where a device's memory runs out the step is begun again with half as many images at once.
-
-    Args:
-        training: Changed in place.
-        batch: Collated samples.
-        weight: Of each image's own loss in the batch's, 1 / images; 0 to lend a hand.
+    Where a device's memory runs out the step is begun again with half as many images at once. `weight` is that of each
+    image's own loss in the batch's: 1 / images, or 0 to lend a hand.
 
     Raises:
         FloatingPointError: If the loss is not finite.

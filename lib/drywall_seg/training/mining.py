@@ -26,13 +26,7 @@ def mine_hard_negatives(
     """Asks a sample of the training photos for what they do not show, and puts the worst answers into `dataset.hard`.
 
     Asked are the labels that are known to be absent, and things that are on no wall. The sample is drawn from
-    (seed, epoch).
-
-    Args:
-        predictor: The model as it is now.
-        dataset: Of the training part, its epoch set.
-        part: Number of this process and how many there are; each asks its own photos.
-        n_photos: In the sample.
+    (seed, epoch); `part` is the number of this process and how many there are: each asks its own photos.
 
     Returns:
         Columns `COLUMNS`, worst first; false_alarm is the mean probability over the photo's pixels, in [0, 1].

@@ -20,13 +20,8 @@ KEPT = 2
 def save_state(folder: Path, step: int, tensors: dict[str, Tensor], info: dict[str, Any]) -> Path:
     """Writes a state into `folder/resume`, whole or not at all, removes those before the last two, and returns it.
 
-    One file holds everything, and its name its own hash: one that was cut or changed, as on a Drive, is found.
-
-    Args:
-        folder: The run's.
-        step: How many steps of the optimiser it is from the start.
-        tensors: By name.
-        info: What else there is, as JSON has it.
+    One file holds everything, tensors by name and `info` as JSON, and its name the step and its own hash: one that was
+    cut or changed, as on a Drive, is found.
     """
     where = folder / FOLDER
     where.mkdir(parents=True, exist_ok=True)
