@@ -15,7 +15,7 @@ from tqdm import tqdm
 from drywall_seg.models.base import Features
 from drywall_seg.training.feature_cache import stored_features
 from drywall_seg.training.losses import LOSS_OPTIONS, segmentation_losses
-from drywall_seg.training.optimisation import batch_norms, trained_tensors, update_average
+from drywall_seg.training.optimisation import batch_norms, learning_rate_factor, trained_tensors, update_average
 from drywall_seg.training.state import Training, save_training
 
 
@@ -88,8 +88,9 @@ def optimiser_step(training: Training, batch: dict[str, Any], weight: float) -> 
     """
     config, accelerator, optimizer = training.config, training.accelerator, training.optimizer
     step = len(training.losses)
+    factor = learning_rate_factor(step, training.n_steps, config.warmup_share)
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * training.rate(step)
+        group["lr"] = group["initial_lr"] * factor
     norms = batch_norms(training.segmenter)
     figures = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
     while (total := _backward(training, batch, weight)) is None:

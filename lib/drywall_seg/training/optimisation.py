@@ -1,7 +1,7 @@
 """Learning rates and averages: what surrounds the optimiser."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,16 +24,12 @@ def parameter_groups(segmenter: Segmenter, config: RunConfig) -> list[dict[str, 
     return groups
 
 
-def learning_rate_factor(n_steps: int, warmup_share: float) -> Callable[[int], float]:
-    """Returns the factor by step: linear up over the warm-up's share of the steps, then a cosine down to 0."""
+def learning_rate_factor(step: int, n_steps: int, warmup_share: float) -> float:
+    """Returns the factor at a step: linear up over the warm-up's share of the steps, then a cosine down to 0."""
     n_warm = max(1, round(warmup_share * n_steps))
-
-    def factor(step: int) -> float:
-        if step < n_warm:
-            return (step + 1) / n_warm
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - n_warm) / max(1, n_steps - n_warm))))
-
-    return factor
+    if step < n_warm:
+        return (step + 1) / n_warm
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - n_warm) / max(1, n_steps - n_warm))))
 
 
 def trained_tensors(segmenter: Segmenter) -> dict[str, Tensor]:

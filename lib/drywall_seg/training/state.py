@@ -1,7 +1,6 @@
 """What a training is made of, and how it becomes a stored state and comes back."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +15,7 @@ from drywall_seg.inference.torch_backend import default_device, half_precision
 from drywall_seg.models import Segmenter
 from drywall_seg.settings import RunConfig
 from drywall_seg.training.feature_cache import FeatureStore, open_store
-from drywall_seg.training.optimisation import learning_rate_factor, parameter_groups, trained_tensors
+from drywall_seg.training.optimisation import parameter_groups, trained_tensors
 from drywall_seg.training.resume import load_state, save_state
 
 
@@ -49,11 +48,6 @@ class Training:
     def n_steps(self) -> int:
         """Of the whole training."""
         return self.config.epochs * self.steps_per_epoch
-
-    @property
-    def rate(self) -> Callable[[int], float]:
-        """Factor of the learning rates by step."""
-        return learning_rate_factor(self.n_steps, self.config.warmup_share)
 
 
 def start_accelerator() -> Accelerator:
