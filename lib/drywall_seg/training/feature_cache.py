@@ -122,9 +122,9 @@ def entry_file(store: FeatureStore, dataset: PromptedDataset, image_id: str, vie
 
 def read_entry(path: Path, shapes: tuple[tuple[int, ...], ...]) -> tuple[Tensor, ...] | None:
     """Maps an entry into memory, float16; None where it is not there, of another size, or not what was written."""
-    sizes = [2 * math.prod(shape) for shape in shapes]
+    sizes = [math.prod(shape) for shape in shapes]
     try:
-        if path.stat().st_size != sum(sizes) + DIGEST_BYTES:
+        if path.stat().st_size != 2 * sum(sizes) + DIGEST_BYTES:
             return None
         data = np.memmap(path, np.uint8, "c")  # never written to, but torch wants it writable
     except FileNotFoundError:
@@ -132,9 +132,8 @@ def read_entry(path: Path, shapes: tuple[tuple[int, ...], ...]) -> tuple[Tensor,
     if hashlib.blake2b(data[:-DIGEST_BYTES], digest_size=DIGEST_BYTES).digest() != data[-DIGEST_BYTES:].tobytes():
         tqdm.write(f"{path}: damaged; encoded anew")
         return None
-    ends = np.cumsum(sizes)
-    pieces = (data[end - size : end] for end, size in zip(ends, sizes, strict=True))
-    return tuple(torch.from_numpy(p.view(np.float16)).reshape(s) for p, s in zip(pieces, shapes, strict=True))
+    pieces = torch.from_numpy(data[:-DIGEST_BYTES].view(np.float16)).split(sizes)
+    return tuple(piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True))
 
 
 def write_entry(path: Path, entry: tuple[Tensor, ...]) -> None:
