@@ -32,6 +32,8 @@ from drywall_seg.training.state import Training, restore_training, save_training
 
 OnEpoch = Callable[[dict[str, Any], Predictor], None]
 """Called after each epoch with its row of the history, and the model as it was scored."""
+DRAWING = "seed negative_share crop_min color_strength degrade_share joint_line_repeats paraphrases balance".split()
+"""Settings of a run that `PromptedDataset` takes as they are."""
 
 
 def fit(
@@ -118,22 +120,9 @@ def _has_lost_patience(training: Training) -> bool:
 
 def training_data(segmenter: Segmenter, manifest: Manifest, config: RunConfig) -> PromptedDataset:
     """Returns the train part as the settings want it drawn."""
-    return PromptedDataset(
-        manifest,
-        "train",
-        config.train_size or segmenter.image_size,
-        segmenter.mean,
-        segmenter.std,
-        seed=config.seed,
-        negative_share=config.negative_share,
-        crop_min=config.crop_min,
-        color_strength=config.color_strength,
-        degrade_share=config.degrade_share,
-        joint_line_repeats=config.joint_line_repeats,
-        paraphrases=config.paraphrases,
-        balance=config.balance,
-        stored_views=config.stored_views or 0,
-    )
+    size, views = config.train_size or segmenter.image_size, config.stored_views or 0
+    options = {name: getattr(config, name) for name in DRAWING}
+    return PromptedDataset(manifest, "train", size, segmenter.mean, segmenter.std, stored_views=views, **options)
 
 
 def _validate(
