@@ -98,9 +98,8 @@ class CLIPSegSegmenter(Segmenter):
         """As everywhere; but what no mask depends on stays frozen: DDP stops at weights without gradient."""
         super().trainable_parameters(part)
         clip = self.model.clip
-        for unused in (clip.vision_model.post_layernorm, clip.visual_projection):
+        for unused in (clip.vision_model.post_layernorm, clip.visual_projection, clip.logit_scale):
             unused.requires_grad_(False)
-        clip.logit_scale.requires_grad_(False)
         self._clip_is_base = self._clip_is_base and part == "decoder"
         return [p for p in self.parameters() if p.requires_grad]
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -128,7 +127,7 @@ def _read_preprocessing(name: str, revision: str | None) -> tuple[int, list[floa
     path = _file(name, revision, "preprocessor_config.json", "processor_config.json")
     if path is None:
         raise ValueError(f"{name}: holds no preprocessor_config.json")
-    stated: dict[str, Any] = read_object(path)
+    stated = read_object(path)
     stated = stated.get("image_processor", stated)
     size = stated.get("size", 352)
     sides = list(size.values()) if isinstance(size, dict) else [size]

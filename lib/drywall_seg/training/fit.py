@@ -137,13 +137,9 @@ def _validate(
     predictor = Predictor(TorchBackend(segmenter))
     gather = gather_object if part[1] > 1 else list
     thresholds, summary = score_validation(predictor, manifest, config, part=part, gather=gather)
-    row = {
-        f"val_{label}_{name}": values[name]
-        for label, values in {**summary["labels"], "overall": summary["overall"] or {}}.items()
-        for name in ("mean_iou", "mean_dice")
-        if name in values
-    }
     overall = summary["overall"]  # None where val is empty: then the last epoch is as good as any
+    means = summary["labels"] | ({"overall": overall} if overall else {})
+    row = {f"val_{label}_{name}": values[name] for label, values in means.items() for name in ("mean_iou", "mean_dice")}
     score = (overall["mean_iou"] + overall["mean_dice"]) / 2 if overall else 0.0
     kept = score > best or not overall
     if kept and part[0] == 0:
