@@ -10,13 +10,8 @@ def bootstrap_interval(
 ) -> list[float] | None:
     """Returns the 95 % interval of a mean over images, drawing photographs with all their images.
 
-    The percentile bootstrap over clusters (Efron & Tibshirani 1993, chapters 8 and 13).
-
-    Args:
-        values: (N,), one an image.
-        photo_ids: (N,), the photograph of each.
-        n_draws: How many samples are drawn.
-        seed: Of the draws.
+    The percentile bootstrap over clusters (Efron & Tibshirani 1993, chapters 8 and 13), of values (N,), one an image,
+    and the photograph of each, (N,).
 
     Returns:
         Lower and upper bound; None for fewer than two photographs, which say nothing of the others.

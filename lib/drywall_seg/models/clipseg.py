@@ -73,10 +73,8 @@ class CLIPSegSegmenter(Segmenter):
         tokens = self.tokenizer(
             prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         ).to(self.device)
-        pooled = clip.text_model(
-            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, return_dict=True
-        ).pooler_output
-        return clip.text_projection(pooled)
+        answer = clip.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, return_dict=True)
+        return clip.text_projection(answer.pooler_output)
 
     def prompt_encoder(self) -> list[nn.Module]:
         """CLIP's text model and its projection."""

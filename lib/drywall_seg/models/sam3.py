@@ -66,9 +66,8 @@ class Sam3Segmenter(Segmenter):
         tokens = self.tokenizer(
             phrases, padding="max_length", truncation=True, max_length=self._n_tokens, return_tensors="pt"
         ).to(self.device)
-        features = self.model.get_text_features(
-            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
-        ).pooler_output  # (P, tokens, width)
+        answer = self.model.get_text_features(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
+        features = answer.pooler_output  # (P, tokens, width)
         mask = tokens.attention_mask[..., None].to(features.dtype)
         return torch.cat([features, mask], dim=-1).flatten(1)
 

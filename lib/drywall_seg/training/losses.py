@@ -20,14 +20,9 @@ def bce_loss(
 ) -> Tensor:
     """Returns the weighted mean binary cross-entropy over each image's valid pixels, (B,); 0 where none is valid.
 
-    Args:
-        logits: (B, S, S).
-        target: (B, S, S), in [0, 1].
-        valid: bool (B, S, S).
-        positive_weight: Of target pixels, against 1 for the others.
-        focal_gamma: How much what is told right already counts less (Lin et al. 2017, https://arxiv.org/abs/1708.02002);
-            0 for not at all.
-        boundary_weight: What pixels near the target's outline count more: 1 + this. Thin seams are nearly all outline.
+    Target pixels count `positive_weight`, against 1 for the others; pixels near a target's outline 1 +
+    `boundary_weight` times as much, since thin seams are nearly all outline; and what is told right already less, the
+    more so the larger `focal_gamma` (Lin et al. 2017, https://arxiv.org/abs/1708.02002).
     """
     losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     if focal_gamma:
