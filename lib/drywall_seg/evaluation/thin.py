@@ -61,8 +61,8 @@ def tolerance_matches(mask: np.ndarray, target: np.ndarray, pixels_at_640: Seque
     return match_within(mask > 0, target > 0, *(pixels * max(mask.shape) / 640 for pixels in pixels_at_640))
 
 
-def boundary_matches(mask: np.ndarray, target: np.ndarray, pixels_at_640: float = 2) -> Matches:
-    """Matches the outlines of mask and target (H, W): the pixels that have a neighbour outside, not at the border.
+def boundary_matches(mask: np.ndarray, target: np.ndarray) -> Matches:
+    """Matches the outlines of mask and target (H, W), pixels with a neighbour outside, within 2 px at 640.
 
     The boundary F measure of Martin, Fowlkes & Malik 2004 (doi:10.1109/TPAMI.2004.1273918), without their one-to-one
     assignment. Where one of the two is empty nothing matches, though a mask of the whole photo has no outline.
@@ -70,7 +70,7 @@ def boundary_matches(mask: np.ndarray, target: np.ndarray, pixels_at_640: float 
     if mask.any() != target.any():
         return Matches(0, int(np.count_nonzero(mask)), 0, int(np.count_nonzero(target)))
     outlines = (outline(array > 0) for array in (mask, target))
-    return match_within(*outlines, pixels_at_640 * max(mask.shape) / 640)[0]
+    return match_within(*outlines, 2 * max(mask.shape) / 640)[0]
 
 
 def skeleton_matches(mask: np.ndarray, target: np.ndarray) -> Matches:
