@@ -16,7 +16,6 @@ from drywall_seg.evaluation.thin import (
     precision_recall_f1,
     skeleton,
     skeleton_matches,
-    tolerance_matches,
 )
 
 
@@ -77,8 +76,8 @@ def test_tolerances_grow_with_the_photo():
     for scale in (1, 2):
         near, far = (np.zeros((640 * scale, 640 * scale), np.uint8) for _ in range(2))
         near[100 * scale], far[100 * scale + 3 * scale] = 255, 255
-        assert precision_recall_f1(tolerance_matches(near, far, [2])[0])[2] == 0
-        assert precision_recall_f1(tolerance_matches(near, far, [4])[0])[2] == 1
+        scores = crack_scores(near, far)
+        assert scores["tolerance_f1_2px"] == 0 and scores["tolerance_f1_4px"] == 1
 
 
 def test_precision_and_recall():
@@ -98,14 +97,15 @@ def test_cldice_equals_its_definition():
 
 def test_the_scores_of_cracks_have_their_names():
     mask, target = band(50, 9, slice(10, 60)), band(52, 5)
-    matches = *tolerance_matches(mask, target, [2, 4]), boundary_matches(mask, target)
+    areas = match_within(mask > 0, target > 0, 2 * 100 / 640, 4 * 100 / 640)
+    matches = *areas, boundary_matches(mask, target)
     names = ["tolerance_f1_2px", "tolerance_f1_4px", "boundary_f1"]
     assert crack_scores(mask, target) == {n: precision_recall_f1(m)[2] for n, m in zip(names, matches, strict=True)}
 
 
 SCORES = [
     lambda m, t: precision_recall_f1(skeleton_matches(m, t)),
-    lambda m, t: precision_recall_f1(tolerance_matches(m, t, [2])[0]),
+    lambda m, t: precision_recall_f1(match_within(m > 0, t > 0, 2)[0]),
     lambda m, t: precision_recall_f1(boundary_matches(m, t)),
     lambda m, t: precision_recall_f1(centre_line_matches(m, t)),
 ]

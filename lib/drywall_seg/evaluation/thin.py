@@ -56,11 +56,6 @@ def match_within(pred: np.ndarray, true: np.ndarray, *tolerances: float) -> list
     return [Matches(pred_near, n_pred, true_near, n_true) for pred_near, true_near in near]
 
 
-def tolerance_matches(mask: np.ndarray, target: np.ndarray, pixels_at_640: Sequence[float]) -> list[Matches]:
-    """Matches the areas of mask and target (H, W) within each of some tolerances, which grow with the photo."""
-    return match_within(mask > 0, target > 0, *(pixels * max(mask.shape) / 640 for pixels in pixels_at_640))
-
-
 def boundary_matches(mask: np.ndarray, target: np.ndarray) -> Matches:
     """Matches the outlines of mask and target (H, W), pixels with a neighbour outside, within 2 px at 640.
 
@@ -92,8 +87,9 @@ def centre_line_matches(mask: np.ndarray, target: np.ndarray) -> Matches:
 
 def crack_scores(mask: np.ndarray, target: np.ndarray) -> dict[str, float]:
     """Returns tolerance_f1_2px and tolerance_f1_4px (pixels at 640) and boundary_f1 (2 px at 640)."""
-    matches = tolerance_matches(mask, target, (2, 4))
-    scores = [precision_recall_f1(m)[2] for m in (*matches, boundary_matches(mask, target))]
+    pixel = max(mask.shape) / 640
+    matches = *match_within(mask > 0, target > 0, 2 * pixel, 4 * pixel), boundary_matches(mask, target)
+    scores = [precision_recall_f1(m)[2] for m in matches]
     return dict(zip(CRACK_SCORES, scores, strict=True))
 
 
