@@ -29,25 +29,16 @@ def images_at_once() -> int:
 
 
 def predict_rows(
-    predictor: Predictor,
-    manifest: Manifest,
-    rows: pd.DataFrame,
-    batch_size: int | None = None,
+    predictor: Predictor, manifest: Manifest, rows: pd.DataFrame
 ) -> Iterator[tuple[Any, Prediction, np.ndarray]]:
     """Predicts manifest rows with their labels' canonical sentences; each image is read and encoded once.
 
-    Args:
-        predictor: The model.
-        manifest: The data.
-        rows: Of the manifest.
-        batch_size: Images encoded at once; None for `images_at_once`.
-
     Yields:
-        Row, prediction, and target uint8 (H, W), {0, 255}.
+        Row, prediction, and target uint8 (H, W), {0, 255}, by image_id.
     """
-    batch_size = batch_size or images_at_once()
     images = [list(group.itertuples(index=False)) for _, group in rows.groupby("image_id", sort=True)]
-    batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
+    size = images_at_once()
+    batches = [images[i : i + size] for i in range(0, len(images), size)]
 
     def read(batch: list[list[Any]]) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
         photos = [read_image(manifest.image_file(group[0])) for group in batch]
@@ -60,16 +51,14 @@ def predict_rows(
             yield from zip(group, answers, truths, strict=True)
 
 
-def collect_histograms(
-    predictor: Predictor, manifest: Manifest, rows: pd.DataFrame, batch_size: int | None = None
-) -> tuple[pd.DataFrame, np.ndarray]:
+def collect_histograms(predictor: Predictor, manifest: Manifest, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
     """Runs the model once over rows; every threshold's figures of the raw mask follow from what it returns.
 
     Returns:
         The rows in the order of the histograms, and score histograms int64 (N, 2, 256).
     """
     kept, histograms = [], []
-    for row, prediction, target in predict_rows(predictor, manifest, rows, batch_size):
+    for row, prediction, target in predict_rows(predictor, manifest, rows):
         kept.append({name: getattr(row, name) for name in KEPT})
         histograms.append(score_histogram(to_levels(prediction.probs), target))
     return pd.DataFrame(kept, columns=KEPT), np.array(histograms, np.int64).reshape(-1, 2, 256)
@@ -122,7 +111,6 @@ def score_validation(
     predictor: Predictor,
     manifest: Manifest,
     config: RunConfig,
-    batch_size: int | None = None,
     part: tuple[int, int] = (0, 1),
     gather: Callable[[list], list] = list,
 ) -> tuple[dict[str, float], dict[str, Any]]:
@@ -132,7 +120,6 @@ def score_validation(
         predictor: The model.
         manifest: The data.
         config: The settings.
-        batch_size: Images encoded at once; None for what suits the device.
         part: Number of this process and how many there are; each predicts its own images.
         gather: Joins a list of each process to the list of all.
 
@@ -141,7 +128,7 @@ def score_validation(
     """
     rows, _ = unseen_rows(predictor, manifest, "val")
     mine = rows[pd.factorize(rows.image_id)[0] % part[1] == part[0]]
-    parts = gather([collect_histograms(predictor, manifest, mine, batch_size)])
+    parts = gather([collect_histograms(predictor, manifest, mine)])
     rows = pd.concat([table for table, _ in parts], ignore_index=True)
     order = rows.image_id.argsort(kind="stable")  # as one process collects them, so that sums are the same to the bit
     rows, histograms = rows.iloc[order].reset_index(drop=True), np.concatenate([h for _, h in parts])[order]

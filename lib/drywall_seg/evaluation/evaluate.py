@@ -41,7 +41,6 @@ def evaluate(
     manifest: Manifest,
     split: str,
     masks_folder: Path | None = None,
-    batch_size: int | None = None,
     n_images: int = 0,
     seed: int = 42,
 ) -> tuple[pd.DataFrame, np.ndarray]:
@@ -52,7 +51,6 @@ def evaluate(
         manifest: The data.
         split: val or test.
         masks_folder: Where to write the masks; None to keep none.
-        batch_size: Images encoded at once; None for what suits the device.
         n_images: Of the task's labels, a sample with as many of each; 0 for all rows.
         seed: Of the sample.
 
@@ -69,7 +67,7 @@ def evaluate(
     lines = {row.image_id: manifest.mask_file(row) for row in rows[rows.label == "joint_line"].itertuples()}
     if n_images:
         rows = sample_images(rows[rows.label.isin(TASK_LABELS)], seed, n_images // len(TASK_LABELS))
-    for row, prediction, target in predict_rows(predictor, manifest, rows, batch_size):
+    for row, prediction, target in predict_rows(predictor, manifest, rows):
         histograms.append(score_histogram(to_levels(prediction.probs), target))
         result = {name: getattr(row, name) for name in KEPT} | {"prompt": prediction.prompt, "mask_file": ""}
         result |= score_delivered(row.label, prediction, target)
