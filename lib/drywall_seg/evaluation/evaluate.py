@@ -43,7 +43,7 @@ def evaluate(
     masks_folder: Path | None = None,
     n_images: int = 0,
     seed: int = 42,
-) -> tuple[pd.DataFrame, np.ndarray]:
+) -> Scored:
     """Scores the delivered masks of a split, one row per (image, label), without photographs that the model knows.
 
     Args:
@@ -116,26 +116,19 @@ def _evaluate_run(config: RunConfig, manifest: Manifest, folder: Path) -> None:
     if config.threshold is not None:
         predictor.thresholds, predictor.chosen = dict.fromkeys(LABELS, config.threshold), "given"
     seconds: dict[str, float] = {}
-    started = time.perf_counter()
-    per_image, histograms = evaluate(
-        predictor,
-        manifest,
-        "test",
-        folder / "masks",
-        n_images=config.test_images,
-        seed=config.seed,
-    )
-    seconds["scoring"] = time.perf_counter() - started
+    masks, size = folder / "masks", config.test_images
+    test = _timed(seconds, "scoring", evaluate, predictor, manifest, "test", masks, size, config.seed)
+    per_image = test[0]
     val = _timed(seconds, "val", collect_delivered, predictor, manifest, unseen_rows(predictor, manifest, "val")[0])
-    for mask in set((folder / "masks").glob("*.png")) - {folder / "masks" / name for name in per_image.mask_file}:
+    for mask in set(masks.glob("*.png")) - {masks / name for name in per_image.mask_file}:
         mask.unlink()  # of an earlier evaluation
-    tables = _tables(predictor, manifest, (per_image, histograms), val, seconds, config.seed)
+    tables = _tables(predictor, manifest, test, val, seconds, config.seed)
     asked = tables["questions"]
     there, missing = asked.asked.isin(["canonical", "paraphrase"]), asked.asked.isin(["other_label", "absent"])
     tables["presence_roc"], area = presence_roc(asked.presence[there].to_numpy(), asked.presence[missing].to_numpy())
     summary = summarise(per_image)
     _add_scores(summary, tables, known_photographs(per_image, predictor.backend.trained_on), per_image.label)
-    part = f"a sample of {config.test_images} images of the test part" if config.test_images else "test part"
+    part = f"a sample of {size} images of the test part" if size else "test part"
     metrics = {
         "model": config.model,
         "split": f"{part} of the {config.split!r} split, seed {config.seed}",
@@ -173,12 +166,7 @@ def _add_scores(summary: dict[str, Any], tables: dict[str, pd.DataFrame], known:
 
 
 def _tables(
-    predictor: Predictor,
-    manifest: Manifest,
-    test: Scored,
-    val: Scored,
-    seconds: dict[str, float],
-    seed: int,
+    predictor: Predictor, manifest: Manifest, test: Scored, val: Scored, seconds: dict[str, float], seed: int
 ) -> dict[str, pd.DataFrame]:
     """Makes the tables beside per_image; notes in `seconds` how long each pass over the photos took."""
     sweeps = [sweep_table(*scored).assign(split=split) for split, scored in (("val", val), ("test", test))]
@@ -215,8 +203,7 @@ def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]
     exact = {"float_precision": "round_trip"}  # pandas 2, which Colab has, else reads a last digit otherwise
     tables = {path.stem: pd.read_csv(path, dtype=texts, **exact) for path in sorted((folder / TABLES).glob("*.csv"))}
     tables["questions"]["label"] = tables["questions"].label.fillna("")
-    typed = texts | numbers  # also where it has no rows
-    tables["per_image"] = pd.read_csv(folder / "per_image.csv", dtype=typed, **exact)
+    tables["per_image"] = pd.read_csv(folder / "per_image.csv", dtype=texts | numbers, **exact)  # it may have no rows
     return read_json(folder / "metrics.json"), tables
 
 
