@@ -71,10 +71,7 @@ class PackedMask:
 def choose_delivery(predictor: Predictor, manifest: Manifest, rows: pd.DataFrame) -> dict[str, Any]:
     """Chooses what is done to the raw masks at the predictor's thresholds and presence cut, in one pass over val.
 
-    Args:
-        predictor: Without post-processing.
-        manifest: The data.
-        rows: Those of val to choose on.
+    The predictor is one without post-processing; rows are those of val to choose on.
 
     Returns:
         What `thresholds.json` holds besides thresholds: `presence_cut`, the predictor's; `postprocessing`, by label
@@ -90,11 +87,7 @@ def choose_delivery(predictor: Predictor, manifest: Manifest, rows: pd.DataFrame
         steps, delivered = choose_postprocessing(label, part["mask"], part["target"], part.photo_id.to_numpy())
         chosen[label] = {name: value for name, value in asdict(steps).items() if value}
         seen.loc[part.index, "area"] = [mask.share() for mask in delivered]
-    return {
-        "presence_cut": predictor.presence_cut,
-        "postprocessing": chosen,
-        "reference": make_reference(seen),
-    }
+    return {"presence_cut": predictor.presence_cut, "postprocessing": chosen, "reference": make_reference(seen)}
 
 
 def collect_masks(predictor: Predictor, manifest: Manifest, rows: pd.DataFrame) -> pd.DataFrame:
@@ -162,11 +155,9 @@ def _done(mask: PackedMask, steps: PostProcessing) -> PackedMask:
 
 def dice_of(masks: Sequence[PackedMask], targets: Sequence[PackedMask]) -> np.ndarray:
     """Returns the Dice of each mask, float (N)."""
-    ours, theirs = [mask.bits for mask in masks], [target.bits for target in targets]
-    both = [mask & target for mask, target in zip(ours, theirs, strict=True)]
-    tp, inside, wanted = (
-        np.array([np.bitwise_count(b).sum() for b in bits], np.int64) for bits in (both, ours, theirs)
-    )
+    pairs = [(mask.bits, target.bits) for mask, target in zip(masks, targets, strict=True)]
+    counts = [[np.bitwise_count(bits).sum() for bits in (ours & theirs, ours, theirs)] for ours, theirs in pairs]
+    tp, inside, wanted = np.array(counts, np.int64).reshape(-1, 3).T
     return dice(tp, inside - tp, wanted - tp)
 
 
