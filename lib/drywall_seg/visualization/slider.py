@@ -29,7 +29,6 @@ from drywall_seg.visualization.views import (
     paint,
     pale,
     reduce_by,
-    reduced_photo,
     score_counts,
     scores_at,
     threshold_of,
@@ -47,16 +46,14 @@ STEPS = {
 }
 
 
-@dataclass(frozen=True)
 class Shown:
-    """A view, and what of it does not change with the threshold."""
+    """A view, and what does not change with the threshold, at the size shown: the photo in pale grey, the target."""
 
-    view: View
-    factor: int
-    canvas: np.ndarray
-    """The photo in pale grey, uint8 (h, w, 3), at the size shown."""
-    target: np.ndarray | None
-    """(h, w), at the size shown."""
+    def __init__(self, view: View):
+        self.view = view
+        self.factor = math.ceil(max(view.levels.shape) / SIDE)
+        self.canvas = pale(Image.fromarray(view.image).reduce(self.factor))  # uint8 (h, w, 3)
+        self.target = None if view.target is None else reduce_by(view.target, self.factor)  # (h, w)
 
 
 @dataclass
@@ -72,7 +69,7 @@ class Slider:
     """While a photo is changed, its widgets' changes are not the user's."""
 
     def __post_init__(self) -> None:
-        self.ask = lru_cache(maxsize=4)(lambda number: _prepare(look(self.predictor, self.items[number])))
+        self.ask = lru_cache(maxsize=4)(lambda number: Shown(look(self.predictor, self.items[number])))
         prompts = list(dict.fromkeys(item.prompt for item in self.items))
         wide = {"style": {"description_width": "6.5em"}, "layout": widgets.Layout(width="min(100%, 38em)")}
         named = [(plain(text), text) for text in prompts]
@@ -124,17 +121,8 @@ def threshold_slider(
         control.observe(lambda _: _draw(slider), "value")
     slider.keep.on_click(lambda _: _keep(slider))
     _load(slider)
-    if slider.shown is None:
-        return WithPicture(_layout(slider), html=slider.said.value, text="the first photo cannot be shown")
-    picture, words = draw_still(slider.shown.view)
-    png = io.BytesIO()
-    picture.save(png, "PNG")
-    return WithPicture(_layout(slider), html=still_html(picture, words), png=png.getvalue(), text=words)
-
-
-def _layout(slider: Slider) -> list[widgets.Widget]:
     row = widgets.Layout(flex_flow="row wrap")
-    return [
+    column = [
         slider.prompt,
         slider.photo,
         widgets.Box([slider.previous, slider.following], layout=row),
@@ -144,36 +132,33 @@ def _layout(slider: Slider) -> list[widgets.Widget]:
         slider.keep,
         slider.said,
     ]
-
-
-def _prepare(view: View) -> Shown:
-    factor = math.ceil(max(view.levels.shape) / SIDE)
-    target = None if view.target is None else reduce_by(view.target, factor)
-    return Shown(view, factor, pale(reduced_photo(view.image, factor)), target)
+    if slider.shown is None:
+        return WithPicture(column, html=slider.said.value, text="the first photo cannot be shown")
+    picture, words = draw_still(slider.shown.view)
+    png = io.BytesIO()
+    picture.save(png, "PNG")
+    return WithPicture(column, html=still_html(picture, words), png=png.getvalue(), text=words)
 
 
 def _choose_prompt(slider: Slider) -> None:
-    name = slider.items[slider.photo.value].name
+    name = slider.photo.label
     slider.loading = True
     slider.photo.options = slider.photos()
-    slider.photo.value = next(
-        (value for text, value in slider.photo.options if text == plain(name)), slider.photo.value
-    )
+    if name in dict(slider.photo.options):
+        slider.photo.label = name
     slider.loading = False
     _load(slider)
 
 
 def _move(slider: Slider, steps: int) -> None:
-    values = [value for _, value in slider.photo.options]
-    slider.photo.value = values[np.clip(values.index(slider.photo.value) + steps, 0, len(values) - 1)]
+    slider.photo.index = min(max(slider.photo.index + steps, 0), len(slider.photo.options) - 1)
 
 
 def _load(slider: Slider) -> None:
     if slider.loading:
         return
-    values = [value for _, value in slider.photo.options]
-    slider.previous.disabled = slider.photo.value == values[0]
-    slider.following.disabled = slider.photo.value == values[-1]
+    slider.previous.disabled = slider.photo.index == 0
+    slider.following.disabled = slider.photo.index == len(slider.photo.options) - 1
     before, slider.shown, slider.keep.disabled = slider.shown, None, True
     slider.said.value = "Reading the photo and asking the model…"
     try:

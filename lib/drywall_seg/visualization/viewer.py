@@ -17,7 +17,7 @@ from PIL import Image
 from drywall_seg.data.corrections import FORMAT
 from drywall_seg.inference.scores import first_level
 from drywall_seg.visualization.html import plain, render, to_jpeg
-from drywall_seg.visualization.views import BOTH, FOUND, MISSED, View, paint, pale, reduce_by, reduced_photo, scores_at
+from drywall_seg.visualization.views import BOTH, FOUND, MISSED, View, paint, pale, reduce_by, scores_at
 
 SIDE = 1280
 """Longer side in pixels at which the viewer shows a photo; larger ones are shown at a half, a third and so on."""
@@ -103,7 +103,7 @@ def encode_view(view: View, side: int = SIDE, quality: int = 82) -> dict[str, An
         "presence": view.presence,
         "presence_cut": view.presence_cut,
         "histogram": view.histogram.tolist(),
-        "photo": to_jpeg(reduced_photo(view.image, factor), quality),
+        "photo": to_jpeg(Image.fromarray(view.image).reduce(factor), quality),
         "levels": _pack(np.diff(levels, axis=1, prepend=np.uint8(0))),
         "truth": truth,
     }
@@ -113,10 +113,10 @@ def _pack(values: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(values.tobytes(), 9)).decode()
 
 
-def draw_still(view: View, side: int = STILL_SIDE) -> tuple[Image.Image, str]:
+def draw_still(view: View) -> tuple[Image.Image, str]:
     """Draws Original | Ground truth | Prediction of a view side by side, and says what it is in words."""
-    factor = math.ceil(max(view.levels.shape) / side)
-    photo = reduced_photo(view.image, factor)
+    factor = math.ceil(max(view.levels.shape) / STILL_SIDE)
+    photo = Image.fromarray(view.image).reduce(factor)
     canvas = pale(photo)
     mask = reduce_by((view.levels >= first_level(view.threshold)).astype(np.uint8), factor)
     parts = [np.asarray(photo)]

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from PIL import Image
+from PIL import Image, ImageColor
 
 from drywall_seg.data.manifest import Manifest
 from drywall_seg.evaluation.collect import unseen_rows
@@ -62,22 +61,17 @@ class View:
     """Hash of the weights."""
 
 
-def manifest_items(manifest: Manifest, rows: pd.DataFrame) -> list[Item]:
-    """Returns rows of a manifest as items, asked for with their label's canonical sentence."""
-    return [
-        Item(Path(row.image_path).name, manifest.image_file(row), canonical_prompt(row.label), manifest.mask_file(row))
-        for row in rows.sort_values(["image_id", "label"]).itertuples(index=False)
-    ]
-
-
 def val_items(predictor: Predictor, manifest: Manifest, per_label: int = 12) -> list[Item]:
     """Returns photos of val with a target, for each label the first of as many photographs as wanted.
 
     Thresholds are chosen on val: looking for one on test would be choosing on test.
     """
     rows, _ = unseen_rows(predictor, manifest, "val")
-    rows = rows[rows.mask_area > 0].sort_values("image_id").drop_duplicates(["label", "photo_id"])
-    return manifest_items(manifest, rows.groupby("label", sort=False).head(per_label))
+    rows = rows[rows.mask_area > 0].sort_values(["image_id", "label"]).drop_duplicates(["label", "photo_id"])
+    return [
+        Item(Path(row.image_path).name, manifest.image_file(row), canonical_prompt(row.label), manifest.mask_file(row))
+        for row in rows.groupby("label").head(per_label).itertuples(index=False)
+    ]
 
 
 def photo_items(photos: Iterable[Path], prompts: Iterable[str]) -> list[Item]:
@@ -130,8 +124,7 @@ def scores_at(view: View, threshold: float) -> dict[str, Any]:
 
     Without truth all but the area are None.
     """
-    tp, fp, fn = (int(count) for count in counts_at(view.histogram, threshold))
-    return score_counts(view, tp, fp, fn)
+    return score_counts(view, *counts_at(view.histogram, threshold).tolist())
 
 
 def score_counts(view: View, tp: int, fp: int, fn: int) -> dict[str, Any]:
@@ -143,17 +136,14 @@ def score_counts(view: View, tp: int, fp: int, fn: int) -> dict[str, Any]:
 
 
 def reduce_by(array: np.ndarray, factor: int) -> np.ndarray:
-    """Shrinks levels or a mask (H, W) to the largest value of each square, so that a line of one pixel stays."""
+    """Shrinks levels or a mask (H, W) to the largest value of each square, so that a line of one pixel stays.
+
+    Pillow's `reduce` shrinks a photo to the means of the same squares.
+    """
     if factor == 1:
         return array
     rows = np.maximum.reduceat(array, np.arange(0, array.shape[0], factor), axis=0)
     return np.maximum.reduceat(rows, np.arange(0, array.shape[1], factor), axis=1)
-
-
-def reduced_photo(image: np.ndarray, factor: int) -> Image.Image:
-    """Shrinks a photo uint8 (H, W, 3) to the means of the same squares."""
-    photo = Image.fromarray(image)
-    return photo if factor == 1 else photo.reduce(factor)
 
 
 def pale(photo: Image.Image) -> np.ndarray:
@@ -173,26 +163,16 @@ def paint(canvas: np.ndarray, mask: np.ndarray, target: np.ndarray | None) -> np
     Returns:
         uint8 (H, W, 3): `BOTH`, `FOUND` alone, `MISSED`.
     """
-    code = (mask > 0).astype(np.uint8)
-    if target is not None:
-        code |= (target > 0).astype(np.uint8) << 1
-    colors = [FOUND, MISSED, BOTH] if target is not None else [FOUND]
+    found, truth = mask > 0, np.zeros(mask.shape, bool) if target is None else target > 0
     painted = canvas.copy()
-    for number, color in enumerate(colors, 1):
-        rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)], np.uint16)
-        inside = code == number
-        painted[inside] = (canvas[inside] * np.uint16(1) + 3 * rgb) // 4
+    for color, inside in ((BOTH, found & truth), (FOUND, found & ~truth), (MISSED, truth & ~found)):
+        rgb = np.array(ImageColor.getrgb(color), np.uint16)
+        painted[inside] = (canvas[inside] + 3 * rgb) // 4
     return painted
 
 
 def figures_html(scores: dict[str, Any], what: str, with_truth: bool) -> str:
-    """Returns what `scores_at` gives as an HTML table, with the legend of the colours.
-
-    Args:
-        scores: The figures.
-        what: Of which mask they are.
-        with_truth: Whether the truth is shown too.
-    """
+    """Returns what `scores_at` gives, of the mask that `what` says, as an HTML table with the legend of the colours."""
     rows = [("marked, of the photo", f"{scores['area']:.2%}")]
     if scores["iou"] is not None:
         rows = [("IoU", f"{scores['iou']:.4f}"), ("Dice", f"{scores['dice']:.4f}"), *rows]
