@@ -5,9 +5,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,23 +40,6 @@ FIRST, ROWS, SECTIONS, NAMES = 12, 1000, 1000, 2000
 """How many photos to look at first, findings in the table, photos with findings, and photos without the page has."""
 
 
-@dataclass(frozen=True)
-class Made:
-    """What a report depends on besides the photos."""
-
-    model: str
-    """Hash of the weights."""
-    chosen: str
-    """Where and how the thresholds were chosen."""
-    presence_cut: float
-    prompts: dict[str, dict[str, Any]]
-    """Label and threshold by sentence."""
-    scale: str
-    """One of `none`, `one`, `by photo`."""
-    limits: dict[str, float]
-    flips: bool
-
-
 def inspect_site(
     predictor: Predictor,
     folder: Path,
@@ -91,14 +72,23 @@ def inspect_site(
     settings = [settings_hash(predictor, Wanted(tuple(prompts))), prompts, limits, flips, side]
     with single_writer(out):
         inspected = Inspected(out / FOLDER, json.dumps(settings))
-        draw = partial(_save_picture, inspected, side)
+
+        def draw(number: int, photo: np.ndarray, findings: pd.DataFrame, masks: dict[str, np.ndarray]) -> None:
+            picture = draw_findings(photo, findings, masks, side)
+            with whole_file(inspected.picture(number)) as path:
+                picture.save(path, quality=80 if side > 600 else 70, optimize=True)
+
         site = inspect_folder(predictor, folder, prompts, scales, limits, flips, draw, inspected)
-        asked = {
-            prompt: {"label": predictor.label_for(prompt), "threshold": predictor.threshold_for(prompt)}
-            for prompt in prompts
+        asked = {p: {"label": predictor.label_for(p), "threshold": predictor.threshold_for(p)} for p in prompts}
+        made = {
+            "model": predictor.backend.model_hash,
+            "chosen": predictor.chosen,
+            "presence_cut": predictor.presence_cut,
+            "prompts": asked,
+            "scale": scale,
+            "limits": limits,
+            "flips": flips,
         }
-        cut, backend = predictor.presence_cut, predictor.backend
-        made = Made(backend.model_hash, predictor.chosen, cut, asked, scale, limits, flips)
         write_tables(site, out)
         with whole_file(out / "report.html") as page:
             page.write_text(site_page(site, made, inspected, budget), encoding="utf-8")
@@ -116,25 +106,12 @@ def picture_side(count: int, budget: int = BUDGET) -> int:
     return int(np.clip(math.sqrt(pixels / 0.75), *SIDES))  # 4 : 3
 
 
-def _save_picture(
-    inspected: Inspected,
-    side: int,
-    number: int,
-    photo: np.ndarray,
-    findings: pd.DataFrame,
-    masks: dict[str, np.ndarray],
-) -> None:
-    picture = draw_findings(photo, findings, masks, side)
-    with whole_file(inspected.picture(number)) as path:
-        picture.save(path, quality=80 if side > 600 else 70, optimize=True)
-
-
-def site_page(site: Site, made: Made, inspected: Inspected, budget: int = BUDGET) -> str:
+def site_page(site: Site, made: dict[str, Any], inspected: Inspected, budget: int = BUDGET) -> str:
     """Returns the report as HTML.
 
     Args:
         site: What was found.
-        made: What it depends on.
+        made: What it depends on besides the photos, as the template names it.
         inspected: Has the pictures.
         budget: Characters that pictures may take; those of photos with findings come first, by review.
     """
@@ -151,7 +128,7 @@ def site_page(site: Site, made: Made, inspected: Inspected, budget: int = BUDGET
             **row,
             "image": embedded.get(row["number"]),
             "words": photo_words(totals[row["photo"]]),
-            **findings_of(by_photo.get(row["photo"]), made.limits),
+            **findings_of(by_photo.get(row["photo"]), made["limits"]),
         }
         for row in full[:SECTIONS]
     ]
@@ -164,17 +141,17 @@ def site_page(site: Site, made: Made, inspected: Inspected, budget: int = BUDGET
         "site_report",
         folder=site.folder.absolute().name.encode("utf-8", "backslashreplace").decode(),
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        made=asdict(made),
+        made=made,
         legend=[
             (thing_of(label), color, " ".join(map(str, dashes)))
             for label in dict.fromkeys([*STYLES, *site.photos.label.dropna()])
             for color, dashes in [STYLES.get(label, OWN_STYLE)]
         ],
         look_from=LOOK,
-        standard=made.limits == BRE_251,
-        warnings=warnings_of(site, made.scale),
+        standard=made["limits"] == BRE_251,
+        warnings=warnings_of(site, made["scale"]),
         headline=headline_of(site),
-        classes=classes_of(site.findings, made.limits),
+        classes=classes_of(site.findings, made["limits"]),
         first=[row for row in review if row["look"]][:FIRST],
         n_look=sum(row["look"] for row in review),
         rows=rows[:ROWS],
@@ -192,9 +169,9 @@ def _embed(inspected: Inspected, numbers: Iterable[int], budget: int) -> dict[in
     """Returns pictures as data URLs, in this order, as long as they fit."""
     embedded, used = {}, 0
     for number in numbers:
-        path = inspected.picture(number)
-        used += math.ceil(path.stat().st_size / 3) * 4
+        text = base64.b64encode(inspected.picture(number).read_bytes()).decode()
+        used += len(text)
         if used > budget:
             break
-        embedded[number] = f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        embedded[number] = f"data:image/jpeg;base64,{text}"
     return embedded
