@@ -80,10 +80,8 @@ def headline_of(site: Site) -> list[dict[str, str]]:
         on = f"on {count_text(len(some), 'photo')}"
         value, note = count_text(n, thing_of(label)), f"{sum_text(some)} long together, {on}"
         if label == "joint_line":
-            value, note = (
-                sum_text(some),
-                f"of joint to tape, in {count_text(int(table.n_runs.sum()), 'straight run')}, {on}",
-            )
+            value = sum_text(some)
+            note = f"of joint to tape, in {count_text(int(table.n_runs.sum()), 'straight run')}, {on}"
         elif label != "crack":
             note = f"{table.area_share.mean():.1%} of the photos' area, {on}"
         boxes.append({"name": prompt, "value": value if n else "none", "note": note if n else ""})
@@ -98,10 +96,9 @@ def classes_of(findings: pd.DataFrame, limits: dict[str, float]) -> list[dict[st
     """
     tables = []
     for (prompt, unit), cracks in findings[findings.label == "crack"].groupby(["prompt", "unit"], sort=False):
-        classes = limits if unit == "mm" else PIXELS
-        words = _limit_texts(classes) if unit == "mm" else dict.fromkeys(classes, "")
+        words = _limit_texts(limits) if unit == "mm" else dict.fromkeys(PIXELS, "")
         rows = []
-        for name in [*reversed(classes), UNRESOLVED, TOO_SHORT]:
+        for name in [*reversed(words), UNRESOLVED, TOO_SHORT]:
             part = cracks[cracks.severity == name]
             length = sum_text(part, "total_length") if len(part) else ""
             rows.append({"name": name, "limit": words.get(name, ""), "n": len(part), "length": length})
@@ -110,12 +107,12 @@ def classes_of(findings: pd.DataFrame, limits: dict[str, float]) -> list[dict[st
 
 
 def _limit_texts(limits: dict[str, float]) -> dict[str, str]:
-    texts, below = {}, 0.0
-    for name, limit in limits.items():
-        last = name == list(limits)[-1]
-        texts[name] = f"over {below:g} mm" if last else f"{below:g} to {limit:g} mm" if below else f"up to {limit:g} mm"
-        below = limit
-    return texts
+    above = [0.0, *limits.values()]
+    texts = {
+        name: f"{low:g} to {limit:g} mm" if low else f"up to {limit:g} mm"
+        for low, (name, limit) in zip(above, limits.items(), strict=False)
+    }
+    return texts | {list(limits)[-1]: f"over {above[-2]:g} mm"}
 
 
 def photo_words(photos: pd.DataFrame) -> list[str]:
