@@ -9,14 +9,8 @@ from matplotlib.ticker import FuncFormatter
 
 from drywall_seg.inference.monitor import FIELDS, HIGH, LEVELS, LOW, Reference, compare, labels_of
 
-TITLES = {
-    "presence": "presence",
-    "area": "area, share of the photo",
-    "doubt": "doubt",
-    "brightness": "brightness",
-    "sharpness": "sharpness",
-    "megapixels": "megapixels",
-}
+TITLES = {"area": "area, share of the photo"}
+"""Of fields whose name does not say it."""
 # Of Okabe and Ito's colours, told apart with every kind of colour blindness; strokes tell them apart in grey too.
 REFERENCE_COLOR, LOG_COLOR, DOT_COLOR = "#0072B2", "#D55E00", "#666666"
 TIMES = ((300, "%Y-%m"), (3, "%m-%d"), (1, "%m-%d %Hh"), (0.004, "%H:%M"), (0, "%H:%M:%S"))
@@ -58,7 +52,9 @@ def plot_monitoring(log: pd.DataFrame, reference: Reference) -> Figure:
         _time_axis(axis, log["time"])
     first, last = (f"{time:%Y-%m-%d %H:%M}" for time in (log["time"].min(), log["time"].max()))
     figure.supxlabel(f"time (UTC), {first} to {last}", fontsize=9)
-    figure.legend(*_all_handles(panels), loc="outside upper left", ncols=4, fontsize=9, frameon=False)
+    handles = [pair for axis in panels.flat for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
+    drawn = {label: handle for handle, label in handles}  # labels may differ in what is drawn of them
+    figure.legend(list(drawn.values()), list(drawn), loc="outside upper left", ncols=4, fontsize=9, frameon=False)
     return figure
 
 
@@ -110,7 +106,7 @@ def _scale(axis: Axes, field: str) -> None:
 
 def _title(axis: Axes, field: str, warning: str) -> None:
     short = warning.replace(f"unlike the training photos: {field}", "unlike training:")  # panels are narrow
-    text = "\n".join([TITLES[field], *filter(None, short.split("; "))])
+    text = "\n".join([TITLES.get(field, field), *filter(None, short.split("; "))])
     axis.set_title(text, fontsize=9, loc="left", fontweight="bold" if warning else "normal")
 
 
@@ -124,11 +120,3 @@ def _time_axis(axis: Axes, times: pd.Series) -> None:
     locator.maxticks |= {HOURLY: 5, DAILY: 5}
     axis.xaxis.set_major_locator(locator)
     axis.xaxis.set_major_formatter(DateFormatter(next(text for days, text in TIMES if span >= days)))
-
-
-def _all_handles(panels: np.ndarray) -> tuple[list, list[str]]:
-    found = {}
-    for axis in panels.flat:  # labels may differ in what is drawn of them
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    return list(found.values()), list(found)
