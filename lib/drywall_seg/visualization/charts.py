@@ -1,6 +1,7 @@
 """Charts of a training, of many, and of an evaluated run: thresholds, precision and recall, calibration, presence."""
 
 from itertools import cycle
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -53,14 +54,9 @@ def plot_sweep(sweep: pd.DataFrame, thresholds: dict[str, float]) -> Figure:
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     titles = {"val": "val", "test": "test: only to show how much they matter"}
     for axis, split in zip(figure.subplots(1, 2, sharey=True), titles, strict=True):
-        for label, rows in _by_label(sweep[sweep.split == split]):
-            color, line = STYLES[label]
-            axis.plot(rows.threshold, rows.mean_dice, line, color=color, label=label)
-            used = rows[(rows.threshold - thresholds.get(label, -1)).abs() < 0.005]
-            axis.plot(used.threshold, used.mean_dice, "o", color=color)
+        _draw_curves(axis, sweep[sweep.split == split], "threshold", "mean_dice", thresholds)
         axis.set(xlabel="threshold", xlim=(0, 1), ylim=(0, 1))
         axis.set_title(titles[split], fontsize=10, loc="left")
-        _legend(axis)
     figure.axes[0].set_ylabel("mean Dice over images")
     return figure
 
@@ -69,13 +65,8 @@ def plot_precision_recall(curve: pd.DataFrame, thresholds: dict[str, float]) -> 
     """Plots pooled precision against recall of the raw masks' pixels, the thresholds in use marked."""
     figure = Figure(figsize=(4.5, 3.6), layout="constrained")
     axis = figure.subplots()
-    for label, rows in _by_label(curve):
-        color, line = STYLES[label]
-        axis.plot(rows.recall, rows.precision, line, color=color, label=label)
-        used = rows[(rows.threshold - thresholds.get(label, -1)).abs() < 0.005]
-        axis.plot(used.recall, used.precision, "o", color=color)
+    _draw_curves(axis, curve, "recall", "precision", thresholds)
     axis.set(xlabel="pooled recall of pixels", ylabel="pooled precision of pixels", xlim=(0, 1), ylim=(0, 1))
-    _legend(axis)
     return figure
 
 
@@ -84,11 +75,8 @@ def plot_calibration(calibration: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(4.5, 3.6), layout="constrained")
     axis = figure.subplots()
     axis.plot([0, 1], [0, 1], color="grey", linewidth=1)
-    for label, rows in _by_label(calibration):
-        color, line = STYLES[label]
-        axis.plot(rows.mean_prob, rows.target_share, line, color=color, marker="o", markersize=4, label=label)
+    _draw_curves(axis, calibration, "mean_prob", "target_share", marker="o", markersize=4)
     axis.set(xlabel="mean probability of the pixels", ylabel="share that is target", xlim=(0, 1), ylim=(0, 1))
-    _legend(axis)
     return figure
 
 
@@ -106,8 +94,17 @@ def plot_presence(roc: pd.DataFrame, cut: float) -> Figure:
     return figure
 
 
-def _by_label(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    return [(label, table[table.label == label]) for label in LABELS if (table.label == label).any()]
+def _draw_curves(
+    axis: Axes, table: pd.DataFrame, x: str, y: str, thresholds: dict[str, float] | None = None, **style: Any
+) -> None:
+    """Draws two columns against each other, a line for each label, with a dot at its threshold where some are given."""
+    for label in (name for name in LABELS if (table.label == name).any()):
+        rows, (color, line) = table[table.label == label], STYLES[label]
+        axis.plot(rows[x], rows[y], line, color=color, label=label, **style)
+        if thresholds is not None:
+            used = rows[(rows.threshold - thresholds.get(label, -1)).abs() < 0.005]
+            axis.plot(used[x], used[y], "o", color=color)
+    _legend(axis)
 
 
 def _legend(axis: Axes) -> None:
