@@ -35,7 +35,8 @@ def watch_training(config: RunConfig, manifest: Manifest) -> OnEpoch:
         thresholds = read_json(folder / CHECKPOINT / THRESHOLDS_FILE)["thresholds"]
         looks.append((row["epoch"], [_prediction(photo, predictor, manifest, thresholds) for photo in photos]))
         history, steps = (pd.read_csv(folder / name) for name in ("history.csv", "steps.csv"))
-        truths = [_truth(photo, manifest) for photo in photos]
+        read = ((read_image(manifest.image_file(photo)), read_mask(manifest.mask_file(photo))) for photo in photos)
+        truths = [_marked(*pair, TRUTH_COLOR) for pair in read]
         save_figure(plot_training(history, steps, config.epochs, photos, truths, looks), folder / FILE)
         picture = Image(data=(folder / FILE).read_bytes())
         if shown:
@@ -113,18 +114,13 @@ def describe(history: pd.DataFrame, epochs: int) -> str:
     return "   ".join(parts[: 4 if len(history) >= epochs else 5])
 
 
-def _truth(photo: Any, manifest: Manifest) -> np.ndarray:
-    image, mask = read_image(manifest.image_file(photo)), read_mask(manifest.mask_file(photo))
-    return _small(overlay(image, mask, TRUTH_COLOR))
-
-
 def _prediction(photo: Any, predictor: Predictor, manifest: Manifest, thresholds: dict[str, float]) -> np.ndarray:
     image = read_image(manifest.image_file(photo))
     (answer,) = predictor.predict(image, [canonical_prompt(photo.label)], thresholds.get(photo.label))
-    return _small(overlay(image, answer.mask, PREDICTION_COLOR))
+    return _marked(image, answer.mask, PREDICTION_COLOR)
 
 
-def _small(picture: np.ndarray) -> np.ndarray:
-    small = PillowImage.fromarray(picture)
+def _marked(image: np.ndarray, mask: np.ndarray, color: str) -> np.ndarray:
+    small = PillowImage.fromarray(overlay(image, mask, color))
     small.thumbnail((SIDE, SIDE))
     return np.asarray(small)
