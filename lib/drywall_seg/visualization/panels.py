@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image, ImageFilter
+from PIL import Image, ImageColor, ImageFilter
 
 from drywall_seg.config import run_folder_of
 from drywall_seg.data.manifest import Manifest
@@ -37,7 +37,7 @@ def overlay(image: np.ndarray, mask: np.ndarray, color: str) -> np.ndarray:
     Returns:
         uint8 (H, W, 3).
     """
-    rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
+    rgb = np.array(ImageColor.getrgb(color), np.float32)
     grey = image.mean(axis=2, keepdims=True, dtype=np.float32)
     canvas = np.repeat(0.55 * grey + 0.25 * 255, 3, axis=2)  # (H, W, 3), lighter and flatter than the photo
     inside = mask > 0
@@ -73,9 +73,8 @@ def plot_grid(rows: list[list[Cell]], cell_inches: float = 3.6) -> Figure:
     for axes_row, row in zip(axes, rows, strict=True):
         for axis, (image, title) in zip(axes_row, row, strict=False):
             axis.imshow(image)
-            axis.set_title(
-                _shorten(title, round(cell_inches * 10)), fontsize=10 if cell_inches > 3 else 8, loc="left", wrap=True
-            )
+            shown = _shorten(title, round(cell_inches * 10))
+            axis.set_title(shown, fontsize=10 if cell_inches > 3 else 8, loc="left", wrap=True)
     return figure
 
 

@@ -16,7 +16,7 @@ from drywall_seg.evaluation.gains import describe_gains
 from drywall_seg.evaluation.intervals import interval_text
 from drywall_seg.evaluation.reference import REFERENCE_PROTOCOL, reference_table
 from drywall_seg.evaluation.robustness import summarise_questions
-from drywall_seg.prompts import LABELS, TRUTH, canonical_prompt
+from drywall_seg.prompts import TRUTH, canonical_prompt
 from drywall_seg.runs import read_json, whole_file
 from drywall_seg.settings import RunConfig
 from drywall_seg.visualization.charts import plot_calibration, plot_precision_recall, plot_presence, plot_sweep
@@ -50,8 +50,8 @@ def write_report(config: RunConfig, manifest: Manifest, others: Sequence[Path] =
         *_making(config, folder, metrics, tables),
     ]
     path = folder / "report.html"
+    text = render("report", name=folder.name, metrics=metrics, headline=_headline(metrics), sections=sections)
     with whole_file(path) as partial:
-        text = render("report", name=folder.name, metrics=metrics, headline=_headline(metrics), sections=sections)
         partial.write_text(text, encoding="utf-8")
     return path
 
@@ -150,14 +150,13 @@ def _postprocessing(tables: dict[str, pd.DataFrame]) -> list[dict]:
 
 def _breakdowns(tables: dict[str, pd.DataFrame]) -> list[dict]:
     table = tables["breakdowns"]
-    few = table.few_photographs.astype(bool)
     text = f"Delivered masks on test. Grey: fewer than {FEW_PHOTOGRAPHS} photographs, which say little."
-    return [section("Breakdowns", text, [table_of(table.drop(columns="few_photographs"), few)])]
+    shown = table_of(table.drop(columns="few_photographs"), table.few_photographs.astype(bool))
+    return [section("Breakdowns", text, [shown])]
 
 
 def _questions(metrics: dict[str, Any], tables: dict[str, pd.DataFrame]) -> list[dict]:
-    roc = tables["presence_roc"]
-    area = metrics["presence_roc_auc"]
+    roc, area = tables["presence_roc"], metrics["presence_roc_auc"]
     text = (
         "A seeded sample of test photos, asked in words that training never saw, for labels and things that are not "
         "there. Area is the share of the photo that is masked."
@@ -171,14 +170,10 @@ def _questions(metrics: dict[str, Any], tables: dict[str, pd.DataFrame]) -> list
 
 
 def _pictures(config: RunConfig, manifest: Manifest, tables: dict[str, pd.DataFrame]) -> list[dict]:
-    examples = run_examples(config, manifest)
-    panels = [
-        picture(
-            plot_grid([cells for owner, _, cells in examples if owner == label], 2.8), f"Examples of {label}", "jpeg"
-        )
-        for label in LABELS
-        if any(owner == label for owner, _, _ in examples)
-    ]
+    examples, panels = run_examples(config, manifest), []
+    for label in dict.fromkeys(label for label, _, _ in examples):
+        figure = plot_grid([cells for owner, _, cells in examples if owner == label], 2.8)
+        panels.append(picture(figure, f"Examples of {label}", "jpeg"))
     about = "The best, the median and the worst image of each label by IoU."
     lists = [section(name, tables=[table_of(rows)]) for name, rows in failures(tables["per_image"]).items()]
     return [section("Pictures", about, charts=panels), *lists]
@@ -226,7 +221,7 @@ def commands(config: RunConfig, folder: Path, threshold: float | None = None) ->
         shown = {name: value for name, value in given.items() if name in EVALUATE_PARAMETERS}
         return [_command("run 03_evaluate", shown, folder.name)]
     stored = read_json(folder / "config.json")
-    again = {name: given[name] for name in ("outputs_root",) if name in given}
+    again = {name: value for name, value in given.items() if name == "outputs_root"}
     again |= {"threshold": threshold} if threshold not in (None, stored["threshold"]) else {}
     return [
         _command("train", _given(resolve_config(**stored)), folder.name),
@@ -235,9 +230,9 @@ def commands(config: RunConfig, folder: Path, threshold: float | None = None) ->
 
 
 def _given(config: RunConfig) -> dict[str, Any]:
-    preset = resolve_config(preset=config.preset).to_dict()
-    values = {name: value for name, value in config.to_dict().items() if value is not None and value != preset[name]}
-    return {"preset": config.preset} | {name: value for name, value in values.items() if name != "run_name"}
+    usual = {**resolve_config(preset=config.preset).to_dict(), "run_name": config.run_name}
+    values = {name: value for name, value in config.to_dict().items() if value not in (None, usual[name])}
+    return {"preset": config.preset} | values
 
 
 def _command(name: str, parameters: dict[str, Any], run_name: str) -> str:
