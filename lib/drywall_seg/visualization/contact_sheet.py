@@ -62,8 +62,9 @@ def render_sheet(
         HTML with its own style sheet and no script; without rows it says so.
     """
     predict = predict or predict_when_needed(config)
-    other = None if other_run is None else run_folder(resolve_path(config.outputs_root), other_run)
-    folders = [run_folder_of(config)] + [other] * (other is not None)
+    folders = [run_folder_of(config)]
+    if other_run is not None:
+        folders.append(run_folder(resolve_path(config.outputs_root), other_run))
     return _fill_in([_row(row, manifest, folders, predict) for row in rows.itertuples(index=False)])
 
 
@@ -92,10 +93,10 @@ def _row(row: Any, manifest: Manifest, folders: list[Path], predict: Predict) ->
         columns = _columns(row, manifest, folders, predict)
     except (OSError, ValueError) as error:
         return about | {"figures": [], "error": plain(str(error))}
-    figures = [
-        {"data": _data_url(picture), "alt": f"{name}: {title}", "title": title, "lines": lines}
-        for picture, title, lines in columns
-    ]
+    figures = []
+    for picture, title, lines in columns:
+        data = "" if picture is None else to_jpeg(Image.fromarray(picture), 80, subsampling=0)
+        figures.append({"data": data, "alt": f"{name}: {title}", "title": title, "lines": lines})
     return about | {"figures": figures, "error": ""}
 
 
@@ -169,9 +170,8 @@ def _difference_lines(row: Any, run: str) -> list[str]:
         return [f"IoU {row.other_iou:.2f}", *([] if pd.isna(row.iou) else ["scored against another truth"])]
     if abs(row.difference) < 0.005:
         return [f"IoU {row.other_iou:.2f}, as {run} has"]
-    return [
-        f"IoU {row.other_iou:.2f}: {run} is {abs(row.difference):.2f} {'better' if row.difference > 0 else 'worse'}"
-    ]
+    side = "better" if row.difference > 0 else "worse"
+    return [f"IoU {row.other_iou:.2f}: {run} is {abs(row.difference):.2f} {side}"]
 
 
 def share_text(share: float) -> str:
@@ -182,7 +182,3 @@ def share_text(share: float) -> str:
     """
     digits = 0 if share == 0 else 1 if share >= 0.01 else 2
     return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
-
-
-def _data_url(picture: np.ndarray | None) -> str:
-    return "" if picture is None else to_jpeg(Image.fromarray(picture), 80, subsampling=0)

@@ -17,7 +17,7 @@ from drywall_seg.settings import RunConfig
 from drywall_seg.visualization.html import plain, render
 from drywall_seg.visualization.sheet_rows import ORDERS, choose_rows, order_rows, orders_of, sheet_rows
 from drywall_seg.visualization.viewer import draw_still, encode_view, still_html, to_json, viewer_block
-from drywall_seg.visualization.views import Item, View, look
+from drywall_seg.visualization.views import Item, look
 
 BUDGET = 10_000_000
 """Bytes of the file."""
@@ -104,7 +104,8 @@ def fit_entries(items: list[Item], predictor: Predictor, budget: int) -> tuple[l
     still = still_html(*draw_still(tried[0]))
     entries, used = [], OWN + len(still)
     most = 0.95 * (budget - used) / len(items)  # a little less: it is told by a few of them
-    side = next((side for side in SIDES if _mean_bytes(tried, side) <= most), SIDES[-1])
+    means = ((side, np.mean([entry_bytes(encode_view(view, side)) for view in tried])) for side in SIDES)
+    side = next((side for side, mean in means if mean <= most), SIDES[-1])
     for item in progress(items, "gallery", "image"):
         entry = encode_view(look(predictor, item), side)
         used += entry_bytes(entry)
@@ -116,24 +117,13 @@ def fit_entries(items: list[Item], predictor: Predictor, budget: int) -> tuple[l
     return entries, still
 
 
-def _mean_bytes(views: list[View], side: int) -> float:
-    return float(np.mean([entry_bytes(encode_view(view, side)) for view in views]))
-
-
 def entry_bytes(entry: dict[str, Any]) -> int:
     """Returns how many bytes of the page an entry takes."""
     return len(to_json(entry).encode("utf-8", "surrogatepass")) + 2
 
 
 def describe(entries: list[dict[str, Any]], chosen: int, there: int, budget: int, order: str) -> str:
-    """Says what a gallery holds and what it left out.
-
-    Args:
-        entries: That it holds.
-        chosen: How many it was to hold.
-        there: How many there are.
-        budget: Bytes.
-        order: In words.
+    """Says what a gallery holds and what it left out, of the images chosen for it and of all that are there.
 
     >>> describe([{"factor": 1}], 1, 1, 10_000_000, "worst first")
     '1 of 1 images, worst first.'
