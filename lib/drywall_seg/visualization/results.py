@@ -139,9 +139,8 @@ def postprocessing_table(results: dict[str, Any]) -> str:
 def render(results: dict[str, Any], text: str) -> str:
     """Returns a document with the tables between its marks made anew; the rest stays."""
     for name, table in TABLES.items():
-        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        text = pattern.sub(lambda _, t=table, b=begin, e=end: f"{b}\n{t(results)}\n{e}", text)
+        marked = f"(<!-- {name} -->).*?(<!-- end of {name} -->)"
+        text = re.sub(marked, lambda m, t=table: f"{m[1]}\n{t(results)}\n{m[2]}", text, flags=re.DOTALL)
     return text
 
 
@@ -182,7 +181,7 @@ def main(run_folder: Path, *others: Path) -> None:
     stored = COMPACT / STORED
     kept = read_json(stored).get("others", []) if stored.is_file() else []
     results["others"] = [collect_other(other) for other in others] or kept
-    write_json(COMPACT / STORED, results)
+    write_json(stored, results)
     for path in documents():
         with whole_file(path) as partial:
             partial.write_text(render(results, path.read_text(encoding="utf-8")), encoding="utf-8")
