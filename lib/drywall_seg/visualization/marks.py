@@ -81,34 +81,27 @@ def _number(draw: ImageDraw.ImageDraw, findings: pd.DataFrame, marked: np.ndarra
     leaders = []
     for row in findings.itertuples():
         anchor = np.clip([(row.x + 0.5) * scale, (row.y + 0.5) * scale], 0, np.array(marked.shape[::-1]) - 1)
-        text = str(row.number)
-        size = np.array([draw.textlength(text, font) + 0.6 * TEXT * unit, 1.35 * TEXT * unit])
-        box = _place(anchor, size, boxes, filled, unit)
+        size = np.array([draw.textlength(str(row.number), font) + 0.6 * TEXT * unit, 1.35 * TEXT * unit])
+        left, top, right, bottom = box = _place(anchor, size, boxes, filled, unit)
         boxes.append(box)
-        leaders.append((anchor, box, text, STYLES.get(row.label, OWN_STYLE)[0]))
+        leaders.append([tuple(anchor), ((left + right) / 2, (top + bottom) / 2)])
     for color, width in (("white", 3.2), ("black", 1.2)):  # all under the boxes
-        for anchor, box, *_ in leaders:
-            middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-            draw.line([tuple(anchor), middle], color, round(width * unit))
-            draw.circle(tuple(anchor), width * unit, color)
-    for _, box, text, color in leaders:
+        for leader in leaders:
+            draw.line(leader, color, round(width * unit))
+            draw.circle(leader[0], width * unit, color)
+    for row, box, (_, middle) in zip(findings.itertuples(), boxes, leaders, strict=True):
+        color, _ = STYLES.get(row.label, OWN_STYLE)
         draw.rounded_rectangle(box, 3 * unit, "white", color, round(1.6 * unit))
-        draw.text(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), text, "black", font, anchor="mm")
+        draw.text(middle, str(row.number), "black", font, anchor="mm")
 
 
 def _place(
     anchor: np.ndarray, size: np.ndarray, boxes: list[tuple[float, ...]], filled: np.ndarray, unit: float
 ) -> tuple[float, ...]:
-    """Returns the box (left, top, right, bottom) near a point, within the picture, that covers least.
+    """Returns the box (left, top, right, bottom) near a point (x, y), within the picture, that covers least.
 
-    Other boxes count before what is marked, and that before the distance.
-
-    Args:
-        anchor: The point, x and y.
-        size: Of the box, width and height.
-        boxes: Those that are placed.
-        filled: (H, W), how many pixels above and left of each are marked.
-        unit: Of lengths, in pixels.
+    Other boxes count before what is marked, and that before the distance. `filled` (H, W) counts the marked pixels
+    above and left of each.
     """
     whole = np.array(filled.shape[::-1]) - 1
     best, least = (0.0, 0.0, 0.0, 0.0), np.inf
