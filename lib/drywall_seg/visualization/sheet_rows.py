@@ -112,5 +112,4 @@ def order_rows(rows: pd.DataFrame, order: str) -> pd.DataFrame:
     if order == "photograph":
         rows = rows.assign(worst_copy=rows.groupby("photo_id").iou.transform("min"))
     by = [column, *(["photo_id"] if order == "photograph" else []), "name", *KEYS]
-    by = list(dict.fromkeys(by))
     return rows.sort_values(by, ascending=[ascending, *[True] * (len(by) - 1)], na_position="last", ignore_index=True)
