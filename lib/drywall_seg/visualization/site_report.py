@@ -106,14 +106,10 @@ def picture_side(count: int, budget: int = BUDGET) -> int:
     return int(np.clip(math.sqrt(pixels / 0.75), *SIDES))  # 4 : 3
 
 
-def site_page(site: Site, made: dict[str, Any], inspected: Inspected, budget: int = BUDGET) -> str:
-    """Returns the report as HTML.
+def site_page(site: Site, made: dict[str, Any], inspected: Inspected, budget: int) -> str:
+    """Returns the report as HTML; `made` is what it depends on besides the photos, as the template names it.
 
-    Args:
-        site: What was found.
-        made: What it depends on besides the photos, as the template names it.
-        inspected: Has the pictures.
-        budget: Characters that pictures may take; those of photos with findings come first, by review.
+    The pictures of `inspected` may take so many characters; those of photos with findings come first, by review.
     """
     numbers = {name: number for number, name in enumerate(site.photos.photo.unique(), 1)}
     review = [{**row, "number": numbers[row["photo"]]} for row in site.review.to_dict("records")]
