@@ -79,12 +79,8 @@ def collect_presence(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Asks a sample of photos for what is there, for the labels that are known not to be, and for three other things.
 
-    Args:
-        predictor: The model.
-        manifest: The data.
-        rows: Those of val to sample from.
-        seed: Of the sample and of the other things, which are those that training draws from.
-        n_images: At most, a label.
+    The sample of the rows of val, at most `n_images` a label, and the other things, of those that training draws from,
+    follow from the seed.
 
     Returns:
         Presence of what is there, and of what is not.
@@ -116,12 +112,8 @@ def score_validation(
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Chooses thresholds on val by the configured rule, unless one is given, and scores the raw masks at them.
 
-    Args:
-        predictor: The model.
-        manifest: The data.
-        config: The settings.
-        part: Number of this process and how many there are; each predicts its own images.
-        gather: Joins a list of each process to the list of all.
+    Each process predicts its own images: `part` is its number and how many there are; `gather` joins a list of each
+    process to the list of all.
 
     Returns:
         Thresholds by label, and the summary of `metrics.summarise`, of all images in every process.

@@ -124,11 +124,8 @@ def choose_postprocessing(
     exports' val 20 times, what gained anything on one half changed mean Dice on the other by -0.0009 for joint lines,
     -0.0003 for cracks and +0.0001 for taping areas. Boxes are never chosen.
 
-    Args:
-        label: Its name.
-        masks: Those delivered without post-processing, one an image of val.
-        targets: Theirs.
-        photo_ids: The photograph of each; under `FEW_PHOTOGRAPHS` of them nothing is chosen.
+    Masks are those delivered without post-processing, one an image of val, each with its target and its photograph's
+    id; under `FEW_PHOTOGRAPHS` photographs nothing is chosen.
 
     Returns:
         The steps, and the masks after them.

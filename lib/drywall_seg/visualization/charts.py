@@ -45,11 +45,9 @@ def draw_history(left: Axes, right: Axes, history: pd.DataFrame, steps: pd.DataF
 
 
 def plot_sweep(sweep: pd.DataFrame, thresholds: dict[str, float]) -> Figure:
-    """Plots mean Dice over images by threshold, on val and on test, those in use marked.
+    """Plots mean Dice over images by threshold, on val and on test, those in use (by label) marked.
 
-    Args:
-        sweep: Columns split, label, threshold, mean_dice.
-        thresholds: Those in use, by label.
+    The sweep has the columns split, label, threshold, mean_dice.
     """
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     titles = {"val": "val", "test": "test: only to show how much they matter"}
@@ -115,8 +113,7 @@ def _legend(axis: Axes) -> None:
 def plot_ranking(table: pd.DataFrame) -> Figure:
     """Plots each setting's score on val, best first: a dot for each seed, a bar at their mean.
 
-    Args:
-        table: Columns setting and val_score, a row for each run; one that failed has no score.
+    The table has the columns setting and val_score, a row for each run; one that failed has no score.
     """
     means = table.groupby("setting").val_score.mean().sort_values(na_position="first")
     figure = Figure(figsize=(8, 1.2 + 0.4 * len(means)), layout="constrained")

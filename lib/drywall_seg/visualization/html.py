@@ -61,9 +61,7 @@ def to_jpeg(picture: Image.Image, quality: int = 82, subsampling: int = 2) -> st
 def table_of(table: pd.DataFrame, few: pd.Series | None = None) -> dict[str, list]:
     """Lays a table out for the template: names in words, numbers to three places and to the right, long texts broken.
 
-    Args:
-        table: Columns without any value are left out.
-        few: Which rows are greyed; none by default.
+    Columns without any value are left out; rows of `few` are greyed, none by default.
     """
     kept = table.loc[:, table.notna().any() | (table.columns == "value")]
     numbers = [pd.api.types.is_numeric_dtype(kept[name]) for name in kept.columns]

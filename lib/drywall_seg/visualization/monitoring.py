@@ -22,13 +22,9 @@ MOST_DOTS, BINS = 600, 120
 def plot_monitoring(log: pd.DataFrame, reference: Reference) -> Figure:
     """Plots each field of a log over time, a row of panels for each label (two rows for a single one).
 
-    Behind the entries and their running median lie the reference's 5 to 95 % and its median, where there is one. Of
-    many entries parts of equal number are drawn: their median, and their 5 to 95 %. What `compare` warns of is in
-    the panels' titles.
-
-    Args:
-        log: Of `read_log`.
-        reference: Of `make_reference`; {} for none.
+    Behind the entries of `read_log` and their running median lie the 5 to 95 % and the median of `make_reference`, {}
+    for none. Of many entries parts of equal number are drawn: their median, and their 5 to 95 %. What `compare` warns
+    of is in the panels' titles.
     """
     labels = labels_of(log)
     if not labels:

@@ -30,10 +30,7 @@ EVALUATE_PARAMETERS = ("preset", "data_root", "outputs_root", "model", "split", 
 def write_report(config: RunConfig, manifest: Manifest, others: Sequence[Path] = ()) -> Path:
     """Writes `report.html` into an evaluated run's folder and returns its path.
 
-    Args:
-        config: The run's.
-        manifest: The data that it was evaluated on, for the pictures.
-        others: Folders of runs to compare with.
+    The manifest is of the data that it was evaluated on, for the pictures; others are folders of runs to compare with.
 
     Raises:
         FileNotFoundError: If one of the runs was not evaluated.

@@ -30,12 +30,7 @@ OTHERS = ["mask_file", "iou", "tp", "fn"]
 
 
 def sheet_rows(config: RunConfig, manifest: Manifest, other_run: str | None = None) -> pd.DataFrame:
-    """Joins a run's scores to all rows of the manifest; opens no photo and no mask.
-
-    Args:
-        config: The run.
-        manifest: The data that it was evaluated on.
-        other_run: Name of a run beside it to compare with.
+    """Joins a run's scores, and another's by its name, to all rows of the manifest; opens no photo and no mask.
 
     Returns:
         The manifest's columns and `SCORES`, NaN where a row was not evaluated (`doubt` is NaN for all of an older

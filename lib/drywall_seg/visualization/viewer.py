@@ -31,11 +31,7 @@ def threshold_viewer(views: Iterable[View], side: int = SIDE) -> HTML:
 
     Figures are of the raw masks at the photos' own size, from the score histograms, whatever the size shown. What a
     person judges or paints is saved as a download, for `drywall-seg import-corrections`. Where no script may run, a
-    picture of the first view stands in its place.
-
-    Args:
-        views: What to show; nothing to show is said so.
-        side: Longest side of a photo in pixels.
+    picture of the first view stands in its place. `side` is a photo's longest, in pixels.
     """
     entries, still = [], None
     for view in views:

@@ -153,15 +153,9 @@ def pale(photo: Image.Image) -> np.ndarray:
 
 
 def paint(canvas: np.ndarray, mask: np.ndarray, target: np.ndarray | None) -> np.ndarray:
-    """Lays a mask, and where it agrees with a target, over a photo.
+    """Lays a mask over a photo uint8 (H, W, 3), which stays as it is: `BOTH`, `FOUND` alone, `MISSED`.
 
-    Args:
-        canvas: uint8 (H, W, 3).
-        mask: (H, W), true where above 0.
-        target: Likewise; None to show the mask alone.
-
-    Returns:
-        uint8 (H, W, 3): `BOTH`, `FOUND` alone, `MISSED`.
+    Mask and target are (H, W), true where above 0; without a target all of the mask is `FOUND`.
     """
     found, truth = mask > 0, np.zeros(mask.shape, bool) if target is None else target > 0
     painted = canvas.copy()
