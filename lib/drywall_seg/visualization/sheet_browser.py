@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import ipywidgets as widgets
@@ -53,96 +52,87 @@ def browse_panels(
     if page_size < 1:
         raise ValueError(f"page_size is {page_size}; a page has at least one row")
     rows = sheet_rows(config, manifest, other_run)
-    controls = _controls(rows, order, label)
     predict = predict_when_needed(config)
     render = partial(render_sheet, config=config, manifest=manifest, other_run=other_run, predict=predict)
-    draw = partial(_draw, controls, rows, page_size, render)
-    draw(0)
-    _connect(controls, rows, draw)
-    first = f"{ORDERS[controls.order.value][0]}, {controls.status.value}"
+    browser = Browser(rows, order, label, page_size, render)
+    first = f"{ORDERS[browser.order.value][0]}, {browser.status.value}"
     row = widgets.Layout(flex_flow="row wrap")
     return WithPicture(
         [
-            widgets.HBox([controls.label, controls.split, controls.order], layout=row),
-            widgets.HBox([controls.previous, controls.next, controls.status], layout=row),
-            controls.sheet,
+            widgets.HBox([browser.label, browser.split, browser.order], layout=row),
+            widgets.HBox([browser.previous, browser.next, browser.status], layout=row),
+            browser.sheet,
         ],
-        html=f"<p>{first}. Run this cell to filter, sort and page on.</p>\n{controls.sheet.value}",
+        html=f"<p>{first}. Run this cell to filter, sort and page on.</p>\n{browser.sheet.value}",
         text=f"run {config.run_name}: {first}",
     )
 
 
-def _controls(rows: pd.DataFrame, order: str, label: str | None) -> SimpleNamespace:
-    """Makes the controls, with the labels and splits that there are, test first; `page` counts from 0."""
-    labels = [name for name in LABELS if (rows.label == name).any()]
-    if label is not None and label not in labels:
-        raise ValueError(f"unknown label {label!r}{close_match(label, labels)}")
-    if order not in ORDERS or (order not in orders_of(rows) and rows.iou.notna().any()):
-        reason = "; no image has what it goes by" if order in ORDERS else close_match(order, list(ORDERS))
-        raise ValueError(f"unknown order {order!r}{reason}")
-    controls = SimpleNamespace(
-        page=0,
-        label=widgets.Dropdown(options=[("all", ALL), *((name, name) for name in labels)], description="Label"),
-        split=widgets.Dropdown(options=[name for name in SPLITS if (rows.split == name).any()], description="Split"),
-        order=widgets.Dropdown(description="Order"),
-        previous=widgets.Button(description="Previous", layout=widgets.Layout(width="auto")),
-        next=widgets.Button(description="Next", layout=widgets.Layout(width="auto")),
-        status=widgets.Label(),
-        sheet=widgets.HTML(),
-    )
-    controls.label.value = label or ALL
-    _offer_orders(controls, rows, order)
-    return controls
+class Browser:
+    """The controls, with the labels and splits that there are, test first, and the rows that they choose from."""
 
+    def __init__(
+        self, rows: pd.DataFrame, order: str, label: str | None, page_size: int, render: Callable[[pd.DataFrame], str]
+    ):
+        labels = [name for name in LABELS if (rows.label == name).any()]
+        if label is not None and label not in labels:
+            raise ValueError(f"unknown label {label!r}{close_match(label, labels)}")
+        if order not in ORDERS or (order not in orders_of(rows) and rows.iou.notna().any()):
+            reason = "; no image has what it goes by" if order in ORDERS else close_match(order, list(ORDERS))
+            raise ValueError(f"unknown order {order!r}{reason}")
+        splits = [name for name in SPLITS if (rows.split == name).any()]
+        self.rows, self.page_size, self.render, self.offering = rows, page_size, render, False
+        self.label = widgets.Dropdown(options=[("all", ALL), *((name, name) for name in labels)], description="Label")
+        self.split = widgets.Dropdown(options=splits, description="Split")
+        self.order = widgets.Dropdown(description="Order")
+        self.previous = widgets.Button(description="Previous", layout=widgets.Layout(width="auto"))
+        self.next = widgets.Button(description="Next", layout=widgets.Layout(width="auto"))
+        self.status, self.sheet = widgets.Label(), widgets.HTML()
+        self.label.value = label or ALL
+        self.offer_orders(order)
+        self.draw(0)
+        for control in (self.label, self.split, self.order):
+            control.observe(self.choose, "value")
+        self.previous.on_click(lambda _: self.show(self.page - 1))
+        self.next.on_click(lambda _: self.show(self.page + 1))
 
-def _chosen(controls: SimpleNamespace, rows: pd.DataFrame) -> pd.DataFrame:
-    return choose_rows(rows, controls.label.value or None, controls.split.value)
+    def chosen(self) -> pd.DataFrame:
+        """Returns the rows of the label and the split."""
+        return choose_rows(self.rows, self.label.value or None, self.split.value)
 
+    def offer_orders(self, wanted: str) -> None:
+        """Offers the orders that the chosen rows can be laid in, and takes the wanted one if it is among them."""
+        offered = orders_of(self.chosen())
+        self.order.options = [(ORDERS[name][0], name) for name in offered]
+        self.order.value = wanted if wanted in offered else offered[0]
 
-def _offer_orders(controls: SimpleNamespace, rows: pd.DataFrame, wanted: str) -> None:
-    """Offers the orders that the chosen rows can be laid in, and takes the wanted one if it is among them."""
-    offered = orders_of(_chosen(controls, rows))
-    controls.order.options = [(ORDERS[name][0], name) for name in offered]
-    controls.order.value = wanted if wanted in offered else offered[0]
+    def draw(self, page: int) -> None:
+        """Draws a page of the chosen rows, counted from 0, the nearest one that there is."""
+        chosen = order_rows(self.chosen(), self.order.value)
+        n_pages = max(1, -(-len(chosen) // self.page_size))
+        self.page = min(max(page, 0), n_pages - 1)
+        self.previous.disabled, self.next.disabled = self.page == 0, self.page == n_pages - 1
+        self.sheet.value = self.render(chosen[self.page * self.page_size :][: self.page_size])
+        n_images, n_rows = chosen.image_id.nunique(), len(chosen)
+        shown = f"{n_images} image{'' if n_images == 1 else 's'}"
+        if n_rows > n_images:  # of several labels
+            shown += f" in {n_rows} rows"
+        self.status.value = f"page {self.page + 1} of {n_pages}, {shown}"
 
-
-def _draw(
-    controls: SimpleNamespace, rows: pd.DataFrame, page_size: int, render: Callable[[pd.DataFrame], str], page: int
-) -> None:
-    """Draws a page of the chosen rows, the nearest one that there is."""
-    chosen = order_rows(_chosen(controls, rows), controls.order.value)
-    n_pages = max(1, -(-len(chosen) // page_size))
-    controls.page = min(max(page, 0), n_pages - 1)
-    controls.previous.disabled, controls.next.disabled = controls.page == 0, controls.page == n_pages - 1
-    controls.sheet.value = render(chosen[controls.page * page_size :][:page_size])
-    n_images, n_rows = chosen.image_id.nunique(), len(chosen)
-    shown = f"{n_images} image{'' if n_images == 1 else 's'}"
-    if n_rows > n_images:  # of several labels
-        shown += f" in {n_rows} rows"
-    controls.status.value = f"page {controls.page + 1} of {n_pages}, {shown}"
-
-
-def _connect(controls: SimpleNamespace, rows: pd.DataFrame, draw: Callable[[int], None]) -> None:
-    """Lets the controls draw; an error is shown, since what a callback raises is written where nobody looks."""
-    busy = []
-
-    def show(page: int) -> None:
-        controls.status.value = WORKING
+    def show(self, page: int) -> None:
+        """Draws a page, or shows the error, since what a callback raises is written where nobody looks."""
+        self.status.value = WORKING
         try:
-            draw(page)
+            self.draw(page)
         except Exception as error:
-            controls.status.value = "This page could not be drawn."
-            controls.sheet.value = render_error(f"{type(error).__name__}: {error}")
+            self.status.value = "This page could not be drawn."
+            self.sheet.value = render_error(f"{type(error).__name__}: {error}")
 
-    def choose(_: Any) -> None:
-        if busy:  # offering other orders changes the order
+    def choose(self, _: Any) -> None:
+        """Shows the first page of what is chosen now."""
+        if self.offering:  # which changes the order
             return
-        busy.append(True)
-        _offer_orders(controls, rows, controls.order.value)
-        busy.clear()
-        show(0)
-
-    for control in (controls.label, controls.split, controls.order):
-        control.observe(choose, "value")
-    controls.previous.on_click(lambda _: show(controls.page - 1))
-    controls.next.on_click(lambda _: show(controls.page + 1))
+        self.offering = True
+        self.offer_orders(self.order.value)
+        self.offering = False
+        self.show(0)
