@@ -41,7 +41,9 @@ def plot_monitoring(log: pd.DataFrame, reference: Reference) -> Figure:
             quantiles = reference[label][field] if label in reference else None
             _draw(axis, entries["time"], entries[field].to_numpy(float), quantiles)
             _scale(axis, field)
-            _title(axis, field, warnings[label, field])
+            warning = warnings[label, field].replace(f"unlike the training photos: {field}", "unlike training:")
+            title = "\n".join([TITLES.get(field, field), *filter(None, warning.split("; "))])  # panels are narrow
+            axis.set_title(title, fontsize=9, loc="left", fontweight="bold" if warning else "normal")
             axis.tick_params(labelsize=8)
         row[0].set_ylabel(f"{label}, n = {len(entries):,}", fontsize=10, fontweight="bold")
     for axis in panels[-1]:
@@ -98,12 +100,6 @@ def _scale(axis: Axes, field: str) -> None:
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
         axis.set_ylim(0, axis.get_ylim()[1] * 1.05)
-
-
-def _title(axis: Axes, field: str, warning: str) -> None:
-    short = warning.replace(f"unlike the training photos: {field}", "unlike training:")  # panels are narrow
-    text = "\n".join([TITLES.get(field, field), *filter(None, short.split("; "))])
-    axis.set_title(text, fontsize=9, loc="left", fontweight="bold" if warning else "normal")
 
 
 def _time_axis(axis: Axes, times: pd.Series) -> None:
