@@ -124,7 +124,7 @@ def site_page(site: Site, made: dict[str, Any], inspected: Inspected, budget: in
             **row,
             "image": embedded.get(row["number"]),
             "words": photo_words(totals[row["photo"]]),
-            **findings_of(by_photo.get(row["photo"]), made["limits"]),
+            **findings_of(by_photo.get(row["photo"], site.findings[:0]), made["limits"]),
         }
         for row in full[:SECTIONS]
     ]

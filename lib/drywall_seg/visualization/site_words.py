@@ -129,10 +129,8 @@ def photo_words(photos: pd.DataFrame) -> list[str]:
     return said
 
 
-def findings_of(table: pd.DataFrame | None, limits: dict[str, float]) -> dict[str, Any]:
+def findings_of(table: pd.DataFrame, limits: dict[str, float]) -> dict[str, Any]:
     """Returns the rows of a photo's `shown` findings, as texts and as the numbers to sort by, and how many are left."""
-    if table is None:
-        return {"rows": [], "smaller": 0}
     rows = [
         {
             "number": row["number"],
