@@ -82,7 +82,6 @@ def encode_view(view: View, side: int = SIDE, quality: int = 82) -> dict[str, An
     """Returns a view as the viewer takes it, JSON: photo, levels and truth at a whole fraction of the photo's size."""
     factor = math.ceil(max(view.levels.shape) / side)
     levels = reduce_by(view.levels, factor)
-    truth = None if view.target is None else _pack((reduce_by(view.target, factor) > 0).astype(np.uint8))
     return {
         "name": plain(view.item.name),
         "prompt": plain(view.item.prompt),
@@ -101,7 +100,7 @@ def encode_view(view: View, side: int = SIDE, quality: int = 82) -> dict[str, An
         "histogram": view.histogram.tolist(),
         "photo": to_jpeg(Image.fromarray(view.image).reduce(factor), quality),
         "levels": _pack(np.diff(levels, axis=1, prepend=np.uint8(0))),
-        "truth": truth,
+        "truth": None if view.target is None else _pack((reduce_by(view.target, factor) > 0).astype(np.uint8)),
     }
 
 
