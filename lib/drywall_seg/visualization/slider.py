@@ -65,8 +65,8 @@ class Slider:
     checkpoint: Path | None
     looking_at: str
     shown: Shown | None = None
-    loading: bool = False
-    """While a photo is changed, its widgets' changes are not the user's."""
+    choosing: bool = False
+    """While the sentence changes the photos, their widget's changes are not the user's."""
 
     def __post_init__(self) -> None:
         self.ask = lru_cache(maxsize=4)(lambda number: Shown(look(self.predictor, self.items[number])))
@@ -142,11 +142,11 @@ def threshold_slider(
 
 def _choose_prompt(slider: Slider) -> None:
     name = slider.photo.label
-    slider.loading = True
+    slider.choosing = True
     slider.photo.options = slider.photos()
     if name in dict(slider.photo.options):
         slider.photo.label = name
-    slider.loading = False
+    slider.choosing = False
     _load(slider)
 
 
@@ -155,7 +155,7 @@ def _move(slider: Slider, steps: int) -> None:
 
 
 def _load(slider: Slider) -> None:
-    if slider.loading:
+    if slider.choosing:
         return
     slider.previous.disabled = slider.photo.index == 0
     slider.following.disabled = slider.photo.index == len(slider.photo.options) - 1
@@ -168,7 +168,6 @@ def _load(slider: Slider) -> None:
         slider.said.value = f"<b>Cannot be shown:</b> {html.escape(plain(str(error)))}"
         return
     view = shown.view
-    slider.loading = True
     slider.truth.disabled = view.target is None
     slider.keep.disabled = slider.checkpoint is None or not view.understood
     for name, words in STEPS.items():
@@ -176,7 +175,7 @@ def _load(slider: Slider) -> None:
         slider.steps[name].description = f"{words} (as chosen)" if chosen else words
     if before is None or before.view.label != view.label:
         slider.level.value = min(255, first_level(view.threshold))
-    slider.loading, slider.shown, slider.said.value = False, shown, _words(slider, view)
+    slider.shown, slider.said.value = shown, _words(slider, view)
     _draw(slider)
 
 
@@ -203,7 +202,7 @@ def chosen_steps(slider: Slider) -> PostProcessing:
 
 
 def _draw(slider: Slider) -> None:
-    if slider.loading or slider.shown is None:
+    if slider.shown is None:  # or not yet
         return
     view, level = slider.shown.view, slider.level.value
     mask = (view.levels >= level).view(np.uint8) * np.uint8(255)
