@@ -132,6 +132,16 @@ def test_states_are_said(predictor, items, tmp_path):
     assert named(box, "Photo").options[0][0] == r"<script>\u202e.jpg"  # a Dropdown shows text, not HTML
 
 
+def test_a_photo_that_cannot_be_read_leaves_the_threshold_where_it_was(predictor, items, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no photo")
+    box = threshold_slider(predictor, photo_items([items[0].photo, tmp_path / "broken.jpg"], [items[0].prompt]))
+    named(box, "Threshold").value = 51
+    named(box, "Next photo").click()
+    assert "Cannot be shown" in texts(box)
+    named(box, "Previous photo").click()
+    assert "Cannot be shown" not in texts(box) and named(box, "Threshold").value == 51
+
+
 def test_nothing_to_show_is_said(predictor):
     assert "Nothing to show" in threshold_slider(predictor, []).value
 

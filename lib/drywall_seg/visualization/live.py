@@ -28,6 +28,8 @@ N_PHOTOS, MOST_ROWS, SIDE = 6, 5, 240
 def watch_training(config: RunConfig, manifest: Manifest) -> OnEpoch:
     """Returns what draws a run's picture after each epoch: in a notebook, and into the run's `training.png`."""
     folder, photos = run_folder_of(config), watched_photos(manifest)
+    read = ((read_image(manifest.image_file(photo)), read_mask(manifest.mask_file(photo))) for photo in photos)
+    truths = [_marked(*pair, TRUTH_COLOR) for pair in read]
     looks: list[tuple[int, list[np.ndarray]]] = []
     shown: list[DisplayHandle] = []
 
@@ -35,8 +37,6 @@ def watch_training(config: RunConfig, manifest: Manifest) -> OnEpoch:
         thresholds = read_json(folder / CHECKPOINT / THRESHOLDS_FILE)["thresholds"]
         looks.append((row["epoch"], [_prediction(photo, predictor, manifest, thresholds) for photo in photos]))
         history, steps = (pd.read_csv(folder / name) for name in ("history.csv", "steps.csv"))
-        read = ((read_image(manifest.image_file(photo)), read_mask(manifest.mask_file(photo))) for photo in photos)
-        truths = [_marked(*pair, TRUTH_COLOR) for pair in read]
         save_figure(plot_training(history, steps, config.epochs, photos, truths, looks), folder / FILE)
         picture = Image(data=(folder / FILE).read_bytes())
         if shown:

@@ -65,6 +65,8 @@ class Slider:
     checkpoint: Path | None
     looking_at: str
     shown: Shown | None = None
+    label: str = ""
+    """Of the last photo that could be shown."""
     choosing: bool = False
     """While the sentence changes the photos, their widget's changes are not the user's."""
 
@@ -159,7 +161,7 @@ def _load(slider: Slider) -> None:
         return
     slider.previous.disabled = slider.photo.index == 0
     slider.following.disabled = slider.photo.index == len(slider.photo.options) - 1
-    before, slider.shown, slider.keep.disabled = slider.shown, None, True
+    slider.shown, slider.keep.disabled = None, True
     slider.said.value = "Reading the photo and asking the model…"
     try:
         shown = slider.ask(slider.photo.value)
@@ -173,8 +175,8 @@ def _load(slider: Slider) -> None:
     for name, words in STEPS.items():
         chosen = getattr(slider.predictor.postprocessing[view.label], name)
         slider.steps[name].description = f"{words} (as chosen)" if chosen else words
-    if before is None or before.view.label != view.label:
-        slider.level.value = min(255, first_level(view.threshold))
+    if view.label != slider.label:  # else the threshold stays where the user moved it
+        slider.label, slider.level.value = view.label, min(255, first_level(view.threshold))
     slider.shown, slider.said.value = shown, _words(slider, view)
     _draw(slider)
 
