@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy.ndimage import find_objects, label, maximum_filter, minimum_filter
+from scipy.ndimage import find_objects, grey_closing, grey_opening, label
 from scipy.spatial import ConvexHull, QhullError
 
 from drywall_seg.inference.scores import FIELDS, N_LEVELS
@@ -100,12 +100,9 @@ def postprocess(mask: np.ndarray, steps: PostProcessing) -> np.ndarray:
     if steps == PostProcessing() or not mask.any():
         return mask
     side = max(mask.shape)
-    for share, first, second in (
-        (steps.opening, minimum_filter, maximum_filter),
-        (steps.closing, maximum_filter, minimum_filter),
-    ):
+    for share, step in ((steps.opening, grey_opening), (steps.closing, grey_closing)):
         if radius := round(share * side):  # beyond its edge a photo goes on as it is there: that is no gap
-            mask = second(first(mask, 2 * radius + 1, mode="nearest"), 2 * radius + 1, mode="nearest")
+            mask = step(mask, 2 * radius + 1, mode="nearest")
     if steps.join_gap:
         mask = join_lines(mask, steps.join_gap * side)
     if steps.hole_area:
