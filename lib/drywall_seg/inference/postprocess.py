@@ -143,11 +143,8 @@ def fill_boxes(mask: np.ndarray, turned: bool) -> np.ndarray:
     canvas = Image.new("L", mask.shape[::-1])
     draw = ImageDraw.Draw(canvas)
     for number, window in enumerate(find_objects(labelled), 1):
-        start = np.array([window[1].start, window[0].start])
-        if turned:
-            corners = _smallest_rectangle(_row_ends(labelled[window] == number) + start)
-        else:
-            corners = _upright(np.array([start, [window[1].stop - 1, window[0].stop - 1]]))
+        points = _row_ends(labelled[window] == number) + (window[1].start, window[0].start)
+        corners = _smallest_rectangle(points) if turned else _upright(points)
         draw.polygon([tuple(corner) for corner in np.rint(corners)], fill=255)
     return np.array(canvas)
 
