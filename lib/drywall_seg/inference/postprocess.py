@@ -1,7 +1,7 @@
 """What is done to a raw mask before it is delivered: small things go, gaps and holes close, pieces of a joint join."""
 
 import itertools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,11 @@ class PostProcessing:
     """One of `BOXES`: each component becomes the rectangle around it, upright or as turned as is smallest."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "boxes":
-                if value not in BOXES:
-                    raise ValueError(f"boxes is {value!r}, not one of {', '.join(map(repr, BOXES))}")
-            elif not is_share(value):
-                raise ValueError(f"{field.name} is {value!r}, not a share from 0 to 1")
+        for name, value in vars(self).items():
+            if name != "boxes" and not is_share(value):
+                raise ValueError(f"{name} is {value!r}, not a share from 0 to 1")
+        if self.boxes not in BOXES:
+            raise ValueError(f"boxes is {self.boxes!r}, not one of {', '.join(map(repr, BOXES))}")
 
 
 def is_share(value: Any) -> bool:
