@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import find_objects, grey_closing, grey_opening, label
 from scipy.spatial import ConvexHull, QhullError
 
+from drywall_seg.images import STRIP
 from drywall_seg.inference.scores import FIELDS, N_LEVELS
 from drywall_seg.inference.trace import trace
 
@@ -20,7 +21,6 @@ JOIN_ANGLE = 20.0
 JOIN_SIDE = 1600
 """Larger photos are looked at for gaps at a size of at most this: tracing a line costs more than predicting it."""
 BOXES = ("", "axis-aligned", "turned")
-STRIP = 512
 
 
 @dataclass(frozen=True)
@@ -223,10 +223,7 @@ def _line_ends(inside: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray, fl
         piece = np.pad(labelled[window] == number, 2)
         _, _, points = trace(piece)
         length = np.linalg.norm(np.diff(points, axis=0), axis=1).sum()
-        if length == 0:
-            continue
-        width = np.count_nonzero(piece) / length
-        if length < 2 * width:  # a patch points nowhere
+        if length == 0 or length < 2 * (width := np.count_nonzero(piece) / length):  # a patch points nowhere
             continue
         points = points + (window[1].start - 2, window[0].start - 2)
         back = min(len(points) - 1, max(5, round(2 * width)))
