@@ -53,18 +53,12 @@ def is_share(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-def read_delivery(stored: Any, where: str | Path) -> tuple[dict[str, float], float, dict[str, PostProcessing]]:
-    """Returns the thresholds and the post-processing by label, and the presence cut between them, of a thresholds.json.
-
-    Args:
-        stored: What the file holds.
-        where: The file.
+def read_delivery(stored: dict, where: str | Path) -> tuple[dict[str, float], float, dict[str, PostProcessing]]:
+    """Returns thresholds and post-processing by label, and the presence cut between them, of a stored thresholds.json.
 
     Raises:
         ValueError: If masks cannot be made by it, or photos not be compared with its reference: naming file and value.
     """
-    if not isinstance(stored, dict):
-        raise ValueError(f"{where}: not a JSON object, but {stored!r:.80}")
     for part in ("thresholds", "postprocessing", "reference"):
         if not isinstance(stored.get(part, {}), dict):
             raise ValueError(f"{where}: {part} is {stored[part]!r:.80}, not a value for each label")

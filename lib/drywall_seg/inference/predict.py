@@ -14,7 +14,7 @@ from drywall_seg.inference.large import CONTEXT, large_logits, tile_side
 from drywall_seg.inference.postprocess import PostProcessing, postprocess, read_delivery
 from drywall_seg.inference.scores import count_around, doubt_of, first_level, presence_of, sigmoid, to_levels
 from drywall_seg.prompts import LABELS, sentence_of
-from drywall_seg.runs import read_json
+from drywall_seg.runs import read_object
 
 THRESHOLDS_FILE = "thresholds.json"
 DEFAULT_THRESHOLD = 0.5
@@ -108,7 +108,7 @@ class Predictor:
             from drywall_seg.models import checkpoint_folder, load_segmenter
 
             file = checkpoint_folder(name_or_dir) / THRESHOLDS_FILE
-            stored = read_json(file) if file.is_file() else {}
+            stored = read_object(file) if file.is_file() else {}
             backend = TorchBackend(load_segmenter(name_or_dir, image_size), device, folded=True)
         thresholds, cut, steps = read_delivery(stored, file)
         predictor = cls(backend, thresholds, cut, {} if raw else steps)
