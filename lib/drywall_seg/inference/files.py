@@ -101,11 +101,8 @@ def predict_files(
         ]
         engine = engine or run_here
         for records in progress(engine(predictor, left, wanted, out), "predicting", "photo", len(left)):
-            if wanted.log:
-                append_entries(wanted.log, [record["entry"] for record in records if "entry" in record])
-            journal.add(
-                [{k: v for k, v in record.items() if k != "entry"} | {"settings": settings} for record in records]
-            )
+            append_entries(wanted.log, [record.pop("entry") for record in records if "entry" in record])
+            journal.add([record | {"settings": settings} for record in records])
         journal.flush()
         write_csv(f"{out}/{TABLE}", journal.table())
         table = journal.table([(job.photo, prompt) for job in jobs for prompt in (*wanted.prompts, "")])
