@@ -99,8 +99,8 @@ def predict_files(
             for job in progress(jobs, "looking at what is there", "photo")
             if not all(journal.is_done(job.photo, prompt, settings) for prompt in wanted.prompts)
         ]
-        engine = engine or run_here
-        for records in progress(engine(predictor, left, wanted, out), "predicting", "photo", len(left)):
+        done = (engine or run_here)(predictor, left, wanted, out)
+        for records in progress(done, "predicting", "photo", len(left)):
             append_entries(wanted.log, [record.pop("entry") for record in records if "entry" in record])
             journal.add([record | {"settings": settings} for record in records])
         journal.flush()
@@ -199,8 +199,7 @@ def save_photo(
                 values = np.rint(prediction.probs * np.float32(65535)).astype(np.uint16)
                 pictures[job.file(prediction.prompt, "__probs.png")] = Image.fromarray(values)
             if wanted.overlay:
-                drawn = wanted.overlay(photo, prediction.mask)
-                pictures[job.file(prediction.prompt, "__overlay.jpg")] = drawn
+                pictures[job.file(prediction.prompt, "__overlay.jpg")] = wanted.overlay(photo, prediction.mask)
             record["files"] = {name: _write(f"{out}/{name}", picture) for name, picture in pictures.items()}
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

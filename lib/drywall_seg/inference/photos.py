@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -110,16 +111,11 @@ def _at_address(address: str) -> Iterator[tuple[str, str]]:
 
 
 def name_jobs(found: dict[str, str], kept: Iterable[tuple[str, str, str]]) -> list[Job]:
-    """Names what is written for each photo.
+    """Names what is written for each photo of `find_photos`, by its folder.
 
-    Args:
-        found: As `find_photos` returns it.
-        kept: Photo, folder and stem that an earlier run has given: they stay, whatever photos have come since.
+    What an earlier run has given, photo, folder and stem in `kept`, stays, whatever photos have come since.
     """
-    names: dict[str, OutputNames] = {}
+    names: dict[str, OutputNames] = defaultdict(OutputNames)
     for photo, folder, stem in kept:
-        names.setdefault(folder, OutputNames()).keep(photo, stem)
-    return [
-        Job(photo, folder, names.setdefault(folder, OutputNames()).stem(photo, PurePosixPath(photo).stem))
-        for photo, folder in found.items()
-    ]
+        names[folder].keep(photo, stem)
+    return [Job(photo, folder, names[folder].stem(photo, PurePosixPath(photo).stem)) for photo, folder in found.items()]
