@@ -35,18 +35,17 @@ def trace(inside: np.ndarray) -> tuple[list[Line], np.ndarray, np.ndarray]:
     distance = distance_transform_edt(inside)
     smooth = gaussian_filter(inside.astype(np.float32), 1 if distance.max() >= 2 else 0.5)
     pixels, graph = prune(np.column_stack(np.nonzero(skeletonize(inside, method="lee"))), distance)
-    degree = np.asarray((graph > 0).sum(axis=1)).ravel()
-    half = distance[tuple(pixels.T)]
-    lines = []
-    for chain in branches(graph, degree):
+    degree, half = np.diff(graph.indptr), distance[tuple(pixels.T)]
+
+    def follow(chain: list[int]) -> tuple[np.ndarray, np.ndarray]:
         points = _smoothed(pixels[chain][:, ::-1].astype(float), half[chain].mean())
-        free = [degree[chain[0]] <= 1, degree[chain[-1]] <= 1]
-        whole = _drawn_out(points, free, smooth, half[chain].mean())
+        return points, _drawn_out(points, degree[[chain[0], chain[-1]]] <= 1, smooth, half[chain].mean())
+
+    lines = []
+    for chain in branches(graph):
+        points, whole = follow(chain)
         lines.append(Line(whole, *_cross_sections(points, smooth, half[chain])))
-    longest = longest_path(graph)
-    points = _smoothed(pixels[longest][:, ::-1].astype(float), half[longest].mean())
-    free = [degree[longest[0]] <= 1, degree[longest[-1]] <= 1]
-    return lines, pixels[degree <= 1][:, ::-1], _drawn_out(points, free, smooth, half[longest].mean())
+    return lines, pixels[degree <= 1][:, ::-1], follow(longest_path(graph))[1]
 
 
 def skeleton_graph(pixels: np.ndarray) -> csr_array:
@@ -57,34 +56,30 @@ def skeleton_graph(pixels: np.ndarray) -> csr_array:
     corners = zip(a.tolist(), b.tolist(), strict=True)
     round_corner = np.array([(y, far_x) in known or (far_y, x) in known for (y, x), (far_y, far_x) in corners], bool)
     lengths = np.linalg.norm(a - b, axis=1)
-    kept = (lengths == 1) | ~round_corner.astype(bool)
-    rows, columns, weights = pairs[kept, 0], pairs[kept, 1], lengths[kept]
-    both = np.concatenate([weights, weights]), (np.concatenate([rows, columns]), np.concatenate([columns, rows]))
-    return csr_array(both, shape=(len(pixels),) * 2)
+    kept = (lengths == 1) | ~round_corner
+    one_way = csr_array((lengths[kept], pairs[kept].T), shape=(len(pixels),) * 2)
+    return one_way + one_way.T
 
 
 def prune(pixels: np.ndarray, distance: np.ndarray) -> tuple[np.ndarray, csr_array]:
     """Takes away the spurs that a skeleton has towards the corners of an outline; what is left has a pixel at least."""
     while True:
         graph = skeleton_graph(pixels)
-        degree = np.asarray((graph > 0).sum(axis=1)).ravel()
+        degree = np.diff(graph.indptr)
         drop: set[int] = set()
-        for chain in branches(graph, degree):
-            loose = [end for end in (chain[0], chain[-1]) if degree[end] <= 1]
-            if len(loose) != 1 or degree[[chain[0], chain[-1]]].max() < 3:
-                continue
-            root = chain[-1] if loose[0] == chain[0] else chain[0]
+        for chain in branches(graph):
+            tip, root = sorted((chain[0], chain[-1]), key=degree.item)
             length = np.linalg.norm(np.diff(pixels[chain], axis=0), axis=1).sum()
-            if length < SPUR * distance[tuple(pixels[root])]:
+            if degree[tip] <= 1 and degree[root] >= 3 and length < SPUR * distance[tuple(pixels[root])]:
                 drop |= set(chain) - {root}
         if not drop or len(pixels) - len(drop) < 3:
             return pixels, graph
-        pixels = pixels[[i for i in range(len(pixels)) if i not in drop]]
+        pixels = np.delete(pixels, list(drop), axis=0)
 
 
-def branches(graph: csr_array, degree: np.ndarray) -> list[list[int]]:
+def branches(graph: csr_array) -> list[list[int]]:
     """Returns the chains of pixels between ends and crossings, both included, in order; a ring is one, closed."""
-    neighbours = np.split(graph.indices, graph.indptr[1:-1])
+    degree, neighbours = np.diff(graph.indptr), np.split(graph.indices, graph.indptr[1:-1])
     seen: set[tuple[int, int]] = set()
     chains = []
 
@@ -130,7 +125,7 @@ def _sample(smooth: np.ndarray, points: np.ndarray) -> np.ndarray:
     return map_coordinates(smooth, np.moveaxis(points[..., ::-1], -1, 0), order=1)
 
 
-def _drawn_out(points: np.ndarray, free: list[bool], smooth: np.ndarray, half: float) -> np.ndarray:
+def _drawn_out(points: np.ndarray, free: np.ndarray, smooth: np.ndarray, half: float) -> np.ndarray:
     """Draws a line out at its free ends, the way it goes there, to where the mask ends."""
     if len(points) < 2:
         return points
