@@ -24,23 +24,15 @@ def straight_runs(lines: list[np.ndarray], width: float) -> list[np.ndarray]:
 
     At each crossing the two branches are joined between which a line turns least, then the next two, up to `TURN`
     degrees. What is left over ends at the crossing, on the middle of the other line. A line that bends away from any
-    crossing is one.
-
-    Args:
-        lines: The branches, (N, 2) each, x and y in pixels from end to end.
-        width: Of the lines, in pixels.
-
-    Returns:
-        The runs, points in order, (N, 2) each.
+    crossing is one. Branches and runs are points (N, 2) in order, x and y in pixels, and so is the width of the lines.
     """
     if len(lines) == 1:
         return lines
     crossings, bridges = _crossings(lines, width)
-    ways = {}
     partner: dict[End, End] = {}
     for crossing in crossings:
         ends = [end for end in crossing if end[0] not in bridges]
-        ways |= {end: _way_out(lines[end[0]], end[1], width) for end in ends}
+        ways = {end: _way_out(lines[end[0]], end[1], width) for end in ends}
         pairs = [(_turn(ways[a], ways[b]), a, b) for a, b in itertools.combinations(ends, 2) if a[0] != b[0]]
         for turn, a, b in sorted(pairs):
             if turn <= TURN and a not in partner and b not in partner:
