@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from scipy.ndimage import find_objects, label
+from scipy.ndimage import find_objects
 
 from drywall_seg.inference.crossings import straight_runs
-from drywall_seg.inference.postprocess import EIGHT
+from drywall_seg.inference.postprocess import EIGHT, label_areas
 from drywall_seg.inference.trace import Line, trace
 
 Scale = Callable[[np.ndarray], np.ndarray]
@@ -29,11 +29,9 @@ COLUMNS = (
 
 def components(mask: np.ndarray) -> np.ndarray:
     """Numbers the components of a mask (H, W), int32: from 1, the one of the most pixels first; 0 is none."""
-    labelled, _ = label(mask > 0, EIGHT)
-    windows = enumerate(find_objects(labelled), 1)
-    areas = np.array([np.count_nonzero(labelled[window] == number) for number, window in windows], int)
-    numbers = np.zeros(len(areas) + 1, labelled.dtype)
-    numbers[np.argsort(-areas, kind="stable") + 1] = np.arange(1, len(areas) + 1)
+    labelled, areas = label_areas(mask > 0, EIGHT)
+    numbers = np.zeros(len(areas), labelled.dtype)
+    numbers[np.argsort(-areas[1:], kind="stable") + 1] = np.arange(1, len(areas))
     return numbers[labelled]
 
 
@@ -58,34 +56,30 @@ def measure(mask: np.ndarray, scale: Scale | None = None) -> pd.DataFrame:
     rows = []
     labelled = components(mask)
     for number, window in enumerate(find_objects(labelled), 1):
-        top, left = window[0].start - 2, window[1].start - 2
-        padded = np.pad(labelled[window] == number, 2)
-        lines, ends, longest = trace(padded)
-        lines = [Line(*(points + (left, top) for points in line)) for line in lines]
-        longest, ends = longest + (left, top), ends + (left, top)
-        rows.append(_row(np.count_nonzero(padded), lines, longest, padded, (left, top), scale))
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    return table.assign(component=range(1, len(table) + 1))
+        corner = np.array([window[1].start - 2, window[0].start - 2])
+        inside = np.pad(labelled[window] == number, 2)
+        lines, _, longest = trace(inside)
+        lines = [Line(*(points + corner for points in line)) for line in lines]
+        rows.append({"component": number} | _row(lines, longest + corner, inside, corner, scale))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _row(area, lines, longest, inside, corner, scale):
+def _row(lines, longest, inside, corner, scale):
     def to(points):
         return scale(points) if scale else points
 
     def length(points):
         return float(np.linalg.norm(np.diff(to(points), axis=0), axis=1).sum())
 
+    area = _scaled_area(inside, corner, scale) if scale else np.count_nonzero(inside)
     total = sum(length(line.points) for line in lines)
     left, right = (np.concatenate([getattr(line, side) for line in lines]) for side in ("left", "right"))
     pixels = np.linalg.norm(left - right, axis=1)
     widths = np.linalg.norm(to(left) - to(right), axis=1)
     some = len(widths) > 0
     runs = straight_runs([line.points for line in lines], np.median(pixels) if some else RESOLVABLE)
-    if scale:
-        area = _scaled_area(inside, corner, scale)
     (x0, y0), (x1, y1) = longest[0], longest[-1]
     return {
-        "component": 0,
         "area": area,
         "length": length(longest),
         "total_length": total,
@@ -100,10 +94,9 @@ def _row(area, lines, longest, inside, corner, scale):
     }  # fmt: skip
 
 
-def _scaled_area(inside: np.ndarray, corner: tuple[int, int], scale: Scale) -> float:
+def _scaled_area(inside: np.ndarray, corner: np.ndarray, scale: Scale) -> float:
     """Adds up what each pixel covers, by the parallelogram that its sides become."""
-    y, x = np.nonzero(inside)
-    points = np.column_stack([x, y]) + corner
+    points = np.argwhere(inside)[:, ::-1] + corner
     right, down = (scale(points + half) - scale(points - half) for half in ((0.5, 0), (0, 0.5)))
     return float(np.abs(right[:, 0] * down[:, 1] - right[:, 1] * down[:, 0]).sum())
 

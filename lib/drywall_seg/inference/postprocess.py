@@ -100,12 +100,12 @@ def postprocess(mask: np.ndarray, steps: PostProcessing) -> np.ndarray:
     if steps.hole_area:
         mask = _fill_holes(mask, steps.hole_area * mask.size)
     if steps.min_area:
-        labelled, areas = _components(mask, EIGHT)
+        labelled, areas = label_areas(mask, EIGHT)
         mask = _chosen(labelled, areas >= steps.min_area * mask.size)
     return fill_boxes(mask, steps.boxes == "turned") if steps.boxes else mask
 
 
-def _components(inside: np.ndarray, structure: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def label_areas(inside: np.ndarray, structure: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Numbers the components of (H, W) from 1, int32, and counts the pixels of each and of the rest."""
     labelled, count = label(inside, structure)
     areas = np.zeros(count + 1, np.int64)
@@ -122,7 +122,7 @@ def _chosen(labelled: np.ndarray, kept: np.ndarray) -> np.ndarray:
 
 
 def _fill_holes(mask: np.ndarray, area: float) -> np.ndarray:
-    labelled, areas = _components(mask == 0, None)  # by sides: what surrounds a hole may touch at corners
+    labelled, areas = label_areas(mask == 0, None)  # by sides: what surrounds a hole may touch at corners
     edges = np.concatenate([labelled[0], labelled[-1], labelled[:, 0], labelled[:, -1]])
     filled = areas <= area
     filled[np.unique(edges)] = False
