@@ -103,8 +103,13 @@ def inspect_folder(
     by_name = scales if isinstance(scales, dict) else dict.fromkeys(paths, scales)
 
     def look(numbered: tuple[int, str]) -> tuple[str, Any]:
+        """Returns a photo's key, and what is known of it already, else its pixels, else what is wrong with it."""
         number, name = numbered
-        return _look(number, name, paths[name], by_name.get(name), inspected)
+        try:
+            key = inspected.key(name, paths[name], by_name.get(name)) if inspected else ""
+            return key, (inspected and inspected.get(number, key)) or read_image(paths[name])
+        except (ImageError, OSError) as error:
+            return "", error
 
     ahead = one_ahead(look, enumerate(paths, 1))
     for (number, name), (key, seen) in progress(ahead, "inspecting", "photo", len(paths)):
@@ -127,20 +132,8 @@ def inspect_folder(
     return Site(folder, table, found[["photo", *FINDINGS]], order_review(table))
 
 
-def _look(number: int, name: str, path: Path, scale: Scale | None, inspected: Inspected | None) -> tuple[str, Any]:
-    """Returns a photo's key, and what is known of it already, else its pixels, else what is wrong with it."""
-    try:
-        key = inspected.key(name, path, scale) if inspected else ""
-        return key, (inspected and inspected.get(number, key)) or read_image(path)
-    except (ImageError, OSError) as error:
-        return "", error
-
-
 def order_review(photos: pd.DataFrame) -> pd.DataFrame:
-    """Orders photos by what a person should look at first, with the reason: those that cannot be read, then by score.
-
-    Args:
-        photos: Rows with `PHOTOS`.
+    """Orders photos, rows with `PHOTOS`, by what to look at first: those that cannot be read, then by review score.
 
     Returns:
         Rows with photo, review (the largest of the sentences; NaN of a photo that cannot be read), look, n, reason.
@@ -158,8 +151,7 @@ def order_review(photos: pd.DataFrame) -> pd.DataFrame:
         look = not review < LOOK  # so that it is true of NaN
         rows.append({"photo": name, "review": review, "look": look, "n": n, "reason": "; ".join(said)})
     table = pd.DataFrame(rows, columns=["photo", "review", "look", "n", "reason"])
-    order = table.assign(first=table.review.fillna(2.0)).sort_values(["first", "n"], ascending=False, kind="stable")
-    return order.drop(columns="first").reset_index(drop=True)
+    return table.sort_values(["review", "n"], ascending=False, na_position="first", ignore_index=True)
 
 
 def write_tables(site: Site, out: Path) -> None:
