@@ -88,13 +88,10 @@ def find(
     table["n_runs"] = table.runs.map(len)
     classes = limits if scale else PIXELS
     for name, column in (("severity", "width_median"), ("severity_p95", "width_p95")):
-        table[name] = [
-            _class_of(row[column], row["resolvable"], classes) if label == "crack" else ""
-            for row in table.to_dict("records")
-        ]
+        sizes = zip(table[column], table.resolvable, strict=True)
+        table[name] = [_class_of(*size, classes) if label == "crack" else "" for size in sizes]
     unmeasurable = (label == "crack") & ~table.resolvable.astype(bool)
-    rows = zip(table.doubt, table.disagreement, unmeasurable, strict=True)
-    table["review"] = [review_score(*row) for row in rows]
+    table["review"] = list(map(review_score, table.doubt, table.disagreement, unmeasurable))
     order = table.assign(rank=table.severity.map(lambda name: rank_of(name, limits)))
     return order.sort_values(["rank", "total_length", "area"], ascending=False, ignore_index=True)[FINDINGS]
 
