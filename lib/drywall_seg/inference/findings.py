@@ -32,15 +32,10 @@ def inspect_photo(
     limits: dict[str, float] = BRE_251,
     flips: bool = True,
 ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]], dict[str, np.ndarray]]:
-    """Finds, measures and doubts what the sentences ask for on one photo.
+    """Finds, measures and doubts what the sentences ask for on one photo, uint8 (H, W, 3).
 
-    Args:
-        predictor: The model.
-        photo: uint8 (H, W, 3).
-        prompts: The sentences.
-        scale: To millimetres; None measures in pixels.
-        limits: Classes of a crack's width in millimetres; see `width_class`. Without a scale `PIXELS` stand for them.
-        flips: Predict the mirrored photo too, and compare: it takes twice the time.
+    Without a scale to millimetres it measures in pixels, and `PIXELS` stand for `limits`, the classes of `width_class`.
+    With `flips` it predicts the mirrored photo too, and compares: it takes twice the time.
 
     Returns:
         The findings, a row for each component of each mask, with `FINDINGS`, by number: within a sentence from the
@@ -73,12 +68,8 @@ def find(
 ) -> pd.DataFrame:
     """Returns the findings of one mask, the severest and longest first; `number` is still to be given.
 
-    Args:
-        answer: What the model said.
-        mirrored: The mask of the mirrored photo, turned back; None where there is none, and no disagreement either.
-        label: What the sentence asks for; only a crack has a severity.
-        scale: To millimetres, or None.
-        limits: As for `inspect_photo`.
+    Only a crack has a severity. `mirrored` is the mask of the mirrored photo, turned back; without there is no
+    disagreement.
     """
     table = measure(answer.mask, scale)
     table = table.assign(**_doubts(answer, mirrored), number=0, label=label, prompt=answer.prompt)
