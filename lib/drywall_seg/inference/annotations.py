@@ -19,7 +19,7 @@ _NEIGHBOURS = ((-1, 0), (0, 1), (1, 0), (0, -1))
 def to_rle(mask: np.ndarray) -> dict[str, Any]:
     """Returns a mask (H, W) as COCO's compressed run lengths, counts as text, so that it is JSON."""
     encoded = coco_mask.encode(np.asfortranarray(mask > 0, np.uint8))
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
+    return encoded | {"counts": encoded["counts"].decode("ascii")}
 
 
 def to_polygons(mask: np.ndarray) -> list[list[float]]:
@@ -41,16 +41,15 @@ def to_annotation(
     mask: np.ndarray, annotation_id: int, image_id: int, category_id: int, polygons: bool
 ) -> dict[str, Any]:
     """Returns a COCO annotation of a mask (H, W) that is not empty, as polygons or as run lengths."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    left, top = int(columns[0]), int(rows[0])
+    rle = to_rle(mask)
     return {
         "id": annotation_id,
         "image_id": image_id,
         "category_id": category_id,
         "iscrowd": 0 if polygons else 1,
-        "area": int(np.count_nonzero(mask)),
-        "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
-        "segmentation": to_polygons(mask) if polygons else to_rle(mask),
+        "area": int(coco_mask.area(rle)),
+        "bbox": coco_mask.toBbox(rle).astype(int).tolist(),
+        "segmentation": to_polygons(mask) if polygons else rle,
     }
 
 
@@ -104,8 +103,7 @@ def _outline(piece: np.ndarray) -> np.ndarray:
     while len(walk) == 1 or walk[-1] != first or following[first]:
         here = walk[-1]
         # Where two pixels touch at this corner, turn right first: round the pixel that one is at.
-        turns = sorted(following[here], key=lambda to: _turn(way, (to[0] - here[0], to[1] - here[1])))
-        step = turns[0]
+        step = min(following[here], key=lambda to: _turn(way, (to[0] - here[0], to[1] - here[1])))
         following[here].remove(step)
         way = (step[0] - here[0], step[1] - here[1])
         walk.append(step)
