@@ -22,7 +22,7 @@ from drywall_seg.inference.onnx_backend import DECODER, PROMPT_ENCODER, SETTINGS
 from drywall_seg.inference.torch_backend import TorchBackend
 from drywall_seg.models import COMPACT, load_segmenter
 from drywall_seg.models.base import Segmenter
-from drywall_seg.models.compact import new_compact
+from drywall_seg.models.compact import CompactSegmenter, new_compact
 from drywall_seg.runs import read_json, write_json
 from tests.faults.table import READ, REFUSED
 from tests.models.clipseg_folders import tiny_clipseg_folder
@@ -278,7 +278,8 @@ def test_graphs_of_other_weights_are_not_written(exported, tmp_path, monkeypatch
     main = onnx.load(exported["compact"])
     parts = {entry.key: stored_graph(entry.value) for entry in main.metadata_props if entry.key != SETTINGS}
     del main.metadata_props[:]
-    graphs = {export._encode_images: main, export._decode: parts[DECODER], export._embed_hashes: parts[PROMPT_ENCODER]}
+    encode_images = CompactSegmenter.encode_images
+    graphs = {encode_images: main, export._decode: parts[DECODER], export._embed_hashes: parts[PROMPT_ENCODER]}
     monkeypatch.setattr(export, "_graph", lambda model, function, *_: graphs[function])
     (tmp_path / "other").mkdir()
     new_compact(480).save(tmp_path / "other")

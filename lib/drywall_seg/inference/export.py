@@ -112,12 +112,8 @@ def _image_part(model: Segmenter) -> tuple["ModelProto", "ModelProto"]:
         features, embeddings = model.encode_images(pixels), model.encode_prompts(SENTENCES[:3])
     names = [f"features_{number}" for number in range(len(features))]
     pairs = {"images": torch.tensor([0, 1, 1]), "embeddings": embeddings}
-    main = _graph(model, _encode_images, {"pixel_values": pixels}, names)
+    main = _graph(model, type(model).encode_images, {"pixel_values": pixels}, names)
     return main, _graph(model, _decode, pairs | dict(zip(names, features, strict=True)), ["logits"])
-
-
-def _encode_images(model: Segmenter, pixels: Tensor) -> Features:
-    return model.encode_images(pixels)
 
 
 def _decode(model: Segmenter, images: Tensor, embeddings: Tensor, *features: Tensor) -> Tensor:
@@ -201,8 +197,7 @@ def _quiet_exporter() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logger.setLevel(level)
