@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 from PIL import Image
+from scipy.ndimage import laplace
 
 from drywall_seg.images import STRIP, Letterbox
 from drywall_seg.inference.predict import Prediction, Predictor
@@ -54,9 +55,7 @@ def describe_photo(photo: np.ndarray) -> dict[str, float]:
     strips = (Image.fromarray(photo[top : top + step]).reduce(factor) for top in range(0, len(photo), step))
     reduced = np.concatenate([np.asarray(strip.convert("L")) for strip in strips])
     luma = Letterbox.fit(reduced.shape, SIDE).resize(reduced)
-    padded = np.pad(luma, 1, "edge").astype(np.int16)
-    laplacian = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - 4 * padded[1:-1, 1:-1]
-    mean = float(luma.mean())
+    laplacian, mean = laplace(luma.astype(np.int16), mode="nearest"), float(luma.mean())
     return {
         "brightness": _short(mean / 255),
         "sharpness": _short(laplacian.std(dtype=np.float32) / max(mean, 1)),
@@ -139,8 +138,7 @@ def read_log(path: str | os.PathLike) -> pd.DataFrame:
     """
     with open(path, "rb") as file:
         lines = [line for line in file if line.strip()]
-    entries = [entry for line in lines if (entry := _parse(line)) is not None]
-    log = pd.DataFrame(entries, columns=COLUMNS)
+    log = pd.DataFrame(filter(None, map(_parse, lines)), columns=COLUMNS)
     log["time"] = pd.to_datetime(log["time"], utc=True, format="ISO8601", errors="coerce")
     log[COLUMNS[4:]] = log[COLUMNS[4:]].apply(pd.to_numeric, errors="coerce")
     log = log.dropna().sort_values("time", kind="stable", ignore_index=True)
