@@ -34,7 +34,7 @@ def blending_weights(tile: int) -> np.ndarray:
 
 
 def tiled_scores(
-    photo: np.ndarray, n_prompts: int, score: Scores, tile: int, batch_size: int = 2, overlap: float = OVERLAP
+    photo: np.ndarray, n_prompts: int, score: Scores, tile: int, batch_size: int = 2
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Scores a photo tile by tile, and blends where tiles overlap.
 
@@ -46,14 +46,13 @@ def tiled_scores(
         score: The model, of tiles.
         tile: Side of a tile in pixels of the photo.
         batch_size: Tiles scored at once.
-        overlap: See `OVERLAP`.
 
     Yields:
         The first row, and float32 (P, rows, W) of the rows that no further tile changes, from the top down. No more
         than a row of tiles is held.
     """
     height, width = photo.shape[:2]
-    tops, lefts = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
+    tops, lefts = tile_starts(height, tile), tile_starts(width, tile)
     weights = blending_weights(tile)
     across = np.zeros(max(width, tile), np.float32)
     for left in lefts:
@@ -75,8 +74,5 @@ def tiled_scores(
 
 def _tile(photo: np.ndarray, top: int, left: int, tile: int) -> np.ndarray:
     window = photo[top : top + tile, left : left + tile]
-    if window.shape[:2] == (tile, tile):
-        return window
-    canvas = np.full((tile, tile, 3), PAD_VALUE, np.uint8)
-    canvas[: window.shape[0], : window.shape[1]] = window
-    return canvas
+    beyond = [(0, tile - window.shape[0]), (0, tile - window.shape[1]), (0, 0)]
+    return np.pad(window, beyond, constant_values=PAD_VALUE)
