@@ -39,10 +39,10 @@ def tile_side(size_hw: tuple[int, int], tile: int | None = None) -> int:
     Raises:
         ValueError: If the tile is too small to show anything.
     """
-    if tile is not None and tile != 0 and tile < 64:
+    if tile and tile < 64:
         raise ValueError(f"a tile of {tile} pixels shows nothing; 0 for none, or 64 and more")
-    longest = LARGE if tile is None else tile
-    return (tile or TILE) if tile != 0 and max(size_hw) > longest else 0
+    side, longest = (TILE, LARGE) if tile is None else (tile, tile)
+    return side if max(size_hw) > longest else 0
 
 
 def large_logits(
@@ -93,9 +93,7 @@ def large_logits(
 
     def score_tiles(tiles: np.ndarray) -> np.ndarray:
         logits = score(np.stack([box.pixels(window) for window in tiles]), box.content_hw, fine)
-        return np.stack([box.restore(plane) for planes in logits for plane in planes]).reshape(
-            len(tiles), len(fine), tile, tile
-        )
+        return np.array([[box.restore(plane) for plane in planes] for planes in logits])
 
     for top, planes in tiled_scores(photo, len(fine), score_tiles, tile):
         both = np.stack([whole.restore(view, (top, top + planes.shape[1])) for view in views])
