@@ -5,15 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from drywall_seg.inference.files import (
-    Engine,
-    Record,
-    Wanted,
-    broken_record,
-    predict_photo,
-    read_job,
-    save_photo,
-)
+from drywall_seg.inference.files import Engine, Record, Wanted, broken_record, predict_photo, read_job, save_photo
 from drywall_seg.inference.photos import Job
 from drywall_seg.inference.predict import Predictor
 

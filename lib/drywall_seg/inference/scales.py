@@ -53,7 +53,7 @@ def read_scales(file: Path | str) -> dict[str, Scale]:
     """
     try:
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (ValueError, pd.errors.ParserError) as error:  # an empty file, other bytes than text
+    except ValueError as error:  # an empty file, other bytes than text
         raise ValueError(f"{file}: cannot be read as a table ({error})") from error
     forms = [name for name in table.columns if name in FORMS]
     if "photo" not in table.columns or not forms:
