@@ -54,12 +54,10 @@ def to_annotation(
 
 
 def write_coco(path: str, table: pd.DataFrame, polygons: bool) -> None:
-    """Writes masks as a COCO file, whole or not at all; an empty mask leaves its image without annotation.
+    """Writes masks as a COCO file, whole or not at all, as polygons or as run lengths.
 
-    Args:
-        path: Of the file.
-        table: Rows with photo, prompt, mask (its file), presence; a prompt is a category.
-        polygons: Else run lengths.
+    The table has rows with photo, prompt (a category), mask (its file; an empty one leaves its image without
+    annotation) and presence.
     """
     prompts, images, annotations = list(table.prompt.unique()), {}, []
     numbers = dict(zip(table.photo, pd.factorize(table.photo)[0] + 1, strict=True))

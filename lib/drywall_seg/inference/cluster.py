@@ -35,11 +35,8 @@ def ray_engine(load: Callable[[], Predictor], workers: int | None = None) -> Eng
     """Returns an engine for `files.predict_files` that runs on the Ray cluster one is in, or on one of its own here.
 
     Photos and `out` must be what every worker can reach: a shared folder, or addresses. Records come back as photos
-    are done and are kept here, so a run that is stopped goes on like any other.
-
-    Args:
-        load: Loads the model, in each worker.
-        workers: How many; None for one for each GPU, or for every two cores where there is none.
+    are done and are kept here, so a run that is stopped goes on like any other. Each worker loads the model; without a
+    number of them there is one for each GPU, or for every two cores where there is none.
 
     Raises:
         ValueError: If Ray is not installed.

@@ -40,14 +40,9 @@ SENTENCES = [*map(canonical_prompt, LABELS), "segment dog"]
 
 
 def export_onnx(name_or_dir: str | Path, out: str | Path) -> Path:
-    """Exports a model with its thresholds, for images of its own size, to one file; writes it whole or not at all.
+    """Exports a compact model or a CLIPSeg with its thresholds, for images of its own size, to one `.onnx` file.
 
-    Args:
-        name_or_dir: A compact model or a CLIPSeg, as `load_segmenter` takes it.
-        out: The file; its name ends in `.onnx`.
-
-    Returns:
-        The file.
+    It is written whole or not at all, and returned.
 
     Raises:
         ValueError: If the model is of another kind or cannot be loaded, `out` has another ending, a package is missing,

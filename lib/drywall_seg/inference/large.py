@@ -31,10 +31,7 @@ SEEN = (-3.0, 1.0)
 def tile_side(size_hw: tuple[int, int], tile: int | None = None) -> int:
     """Returns the side of the tiles for a photo, 0 where it is predicted whole.
 
-    Args:
-        size_hw: Of the photo.
-        tile: Set by hand: 0 for never, else the side, for photos longer than that. None for `TILE` where a photo is
-            longer than `LARGE`.
+    It is `TILE` where a photo is longer than `LARGE`, or else set by hand: 0 for never, or the side, for longer photos.
 
     Raises:
         ValueError: If the tile is too small to show anything.

@@ -36,14 +36,10 @@ def components(mask: np.ndarray) -> np.ndarray:
 
 
 def measure(mask: np.ndarray, scale: Scale | None = None) -> pd.DataFrame:
-    """Measures each component of a mask.
+    """Measures each component of a mask (H, W), target where above 0, in pixels or, by a scale, in millimetres.
 
     Lengths run along the skeleton, smoothed (a chain of pixels is up to 8 % too long) and drawn out to the mask's ends.
     Widths are cross-sections of the smoothed mask, to fractions of a pixel, away from ends and crossings.
-
-    Args:
-        mask: (H, W), target where above 0.
-        scale: To millimetres; None measures in pixels.
 
     Returns:
         A row for each component, numbered as by `components`, with `COLUMNS`: area (px, or mm2), length along the
@@ -130,10 +126,7 @@ def scale_of_points(p: tuple[float, float], q: tuple[float, float], mm: float) -
 def scale_of_rectangle(corners: np.ndarray, width_mm: float, height_mm: float) -> Scale:
     """Returns the scale of a wall from a rectangle on it, perspective corrected; beyond the horizon it gives NaN.
 
-    Args:
-        corners: (4, 2), x and y in pixels: upper left, upper right, lower right, lower left.
-        width_mm: Of the rectangle.
-        height_mm: Likewise.
+    Its corners (4, 2) are x and y in pixels: upper left, upper right, lower right, lower left.
 
     Raises:
         ValueError: If the corners lie on one line, or cross, or a side is not a length above 0.
@@ -170,9 +163,7 @@ def _require_length(mm: float) -> None:
 def width_class(width: float, limits: dict[str, float] = BRE_251) -> str:
     """Returns the class of a crack by its width, by default in mm as BRE Digest 251 draws the limits.
 
-    Args:
-        width: Of the crack, in the unit of the limits.
-        limits: Widest of each class, in rising order; the last takes all that is wider.
+    Limits are the widest of each class, in rising order and in the unit of the width; the last takes all that is wider.
 
     >>> width_class(0.05), width_class(3), width_class(40)
     ('hairline', 'slight', 'very severe')

@@ -74,17 +74,10 @@ def log_entry(
     seconds: float,
     described: dict[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Returns what is logged of one answer: `COLUMNS`.
+    """Returns what is logged of one answer to a photo, uint8 (H, W, 3): `COLUMNS`.
 
     For privacy it holds no picture and no file name, nothing that tells which photo it was; but what was asked, word
-    for word.
-
-    Args:
-        predictor: The model that answered; its hash is computed once.
-        photo: uint8 (H, W, 3).
-        prediction: The answer.
-        seconds: It took, for the photo with all its prompts.
-        described: What `describe_photo` returned, where that is known.
+    for word. `seconds` went by for the photo with all its prompts; `described` is of `describe_photo`, where known.
     """
     if predictor not in _model_hashes:
         _model_hashes[predictor] = predictor.backend.model_hash
@@ -170,7 +163,7 @@ def make_reference(table: pd.DataFrame) -> Reference:
 
 
 def compare(log: pd.DataFrame, reference: Reference) -> pd.DataFrame:
-    """Compares each label's entries with the reference.
+    """Compares each label's entries in a log of one model with the reference; {} leaves its columns NaN.
 
     A field warns on the side where the largest distance between both distributions (Kolmogorov and Smirnov's, with
     Stephens's correction for small n, doi:10.1080/01621459.1974.10480196) is at least `LEAST_DISTANCE` and more than
@@ -178,9 +171,6 @@ def compare(log: pd.DataFrame, reference: Reference) -> pd.DataFrame:
     never warn. Entries drawn from the reference itself gave any warning, among 3 labels with 6 fields, in fewer than 1
     log of 100. Photos of one wall, or one photo asked twice, are not independent: they warn more readily.
 
-    Args:
-        log: Of `read_log`; its entries of one model.
-        reference: Of `make_reference`; {} leaves its columns NaN.
 
     Returns:
         A row for each label and field: label, field, n, median, reference_median, distance, share_outside (of the
@@ -230,9 +220,7 @@ def _below(values: np.ndarray, quantiles: np.ndarray, tolerance: float = 0.0) ->
 def photo_warnings(described: dict[str, float], reference: dict[str, Any]) -> list[str]:
     """Warns of a photo darker, brighter or more blurred than nearly all of the reference: a few in 100 of its own are.
 
-    Args:
-        described: Of `describe_photo`.
-        reference: That of the label asked for; {} gives no warnings.
+    Takes what `describe_photo` returned, and the reference of the label asked for; {} gives no warnings.
     """
     if not reference:
         return []

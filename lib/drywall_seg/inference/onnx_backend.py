@@ -27,11 +27,7 @@ class OnnxBackend:
     """Runs what `export.export_onnx` wrote."""
 
     def __init__(self, path: str | Path, device: str | None = None) -> None:
-        """Reads the file.
-
-        Args:
-            path: The `.onnx` file.
-            device: `cpu`, or None for the GPU where onnxruntime offers one.
+        """Reads the `.onnx` file, for the device `cpu`, or with None for the GPU where onnxruntime offers one.
 
         Raises:
             ValueError: If the file is missing, damaged, no ONNX or not from `export_onnx`, or a package that it needs

@@ -175,11 +175,7 @@ def _smallest_rectangle(points: np.ndarray) -> np.ndarray:
 def join_lines(mask: np.ndarray, gap: float) -> np.ndarray:
     """Joins pieces whose ends face each other along one line with bands of their own width, {0, 255} (H, W) both.
 
-    Each end is joined once, the nearest pair first.
-
-    Args:
-        mask: The mask.
-        gap: The longest, in pixels.
+    The longest gap is in pixels. Each end is joined once, the nearest pair first.
     """
     factor = -(-max(mask.shape) // JOIN_SIDE)
     smaller = np.maximum.reduceat(

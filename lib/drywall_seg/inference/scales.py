@@ -17,14 +17,10 @@ FORMS = {
 
 
 def parse_scale(form: str, text: str) -> Scale:
-    """Reads a scale.
+    """Reads a scale in one of `FORMS` from its numbers, with commas between.
 
     >>> parse_scale("two_points", "0,0,30,40,100")(np.array([7, 1]))
     array([14.,  2.])
-
-    Args:
-        form: One of `FORMS`.
-        text: Its numbers, with commas between.
 
     Raises:
         ValueError: If they are not as many, or give no scale; the message has the form and the text.
