@@ -1,6 +1,7 @@
 """Masks as COCO annotations: run lengths, or polygons as annotation tools import them."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,8 @@ def to_polygons(mask: np.ndarray) -> list[list[float]]:
     No polygon has a hole, which COCO has no way to say: what surrounds one is cut into two that meet at it. Together
     they cover the mask's pixels and no other.
     """
-    polygons = []
-    labelled, _ = label(mask > 0)  # by sides: pieces that touch at a corner are two
-    for number, window in enumerate(find_objects(labelled), 1):
-        corner = np.array([window[0].start, window[1].start])
-        for piece, offset in _without_holes(labelled[window] == number, corner):
-            polygons.append((_outline(piece) + offset)[:, ::-1].astype(float).ravel().tolist())
-    return polygons
+    pieces = _without_holes(mask > 0, np.zeros(2, int))
+    return [(_outline(piece) + corner)[:, ::-1].astype(float).ravel().tolist() for piece, corner in pieces]
 
 
 def to_annotation(
@@ -72,20 +68,18 @@ def write_coco(path: str, table: pd.DataFrame, polygons: bool) -> None:
     write_json(path, {"images": list(images.values()), "categories": categories, "annotations": annotations})
 
 
-def _without_holes(piece: np.ndarray, corner: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Cuts a piece through the middle of its holes, and the parts again, until none has one; with corners (y, x)."""
-    holes = binary_fill_holes(piece) & ~piece
-    if not holes.any():
-        return [(piece, corner)]
-    columns = np.flatnonzero(holes.any(axis=0))
-    column = int(columns[len(columns) // 2]) + 1  # not the first: a thousand holes would be as many calls deep
-    parts = []
-    for half, shift in ((piece[:, :column], 0), (piece[:, column:], column)):
-        labelled, _ = label(half)
-        for number, window in enumerate(find_objects(labelled), 1):
-            start = corner + (window[0].start, shift + window[1].start)
-            parts += _without_holes(labelled[window] == number, start)
-    return parts
+def _without_holes(inside: np.ndarray, corner: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields pieces and their corners (y, x): one with holes is cut through their middle until none has one."""
+    labelled, _ = label(inside)  # by sides: pieces that touch at a corner are two
+    for number, window in enumerate(find_objects(labelled), 1):
+        piece, start = labelled[window] == number, corner + (window[0].start, window[1].start)
+        holes = np.flatnonzero((binary_fill_holes(piece) & ~piece).any(axis=0))
+        if not len(holes):
+            yield piece, start
+            continue
+        column = int(holes[len(holes) // 2]) + 1  # not the first: a thousand holes would be as many calls deep
+        yield from _without_holes(piece[:, :column], start)
+        yield from _without_holes(piece[:, column:], start + (0, column))
 
 
 def _outline(piece: np.ndarray) -> np.ndarray:
