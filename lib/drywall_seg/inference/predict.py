@@ -171,9 +171,8 @@ class Predictor:
         levels = to_levels(probs)
         raw = (levels >= first_level(threshold)).view(np.uint8) * np.uint8(255)
         doubt = doubt_of(count_around(levels, threshold), presence, self.presence_cut)
-        return Prediction(
-            prompt, probs if with_probs else None, self._deliver(prompt, raw, presence), threshold, presence, doubt
-        )
+        mask = self._deliver(prompt, raw, presence)
+        return Prediction(prompt, probs if with_probs else None, mask, threshold, presence, doubt)
 
     def _predict_large(
         self, photo: np.ndarray, prompts: list[str], threshold: float | None, tile: int, with_probs: bool
