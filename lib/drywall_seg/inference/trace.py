@@ -92,8 +92,7 @@ def branches(graph: csr_array) -> list[list[int]]:
                 return chain
             following = next(int(n) for n in neighbours[following] if n != chain[-2])
 
-    starts = [*np.flatnonzero((degree != 2) & (degree > 0)), *np.flatnonzero(degree == 2)]
-    for start in map(int, starts):  # from rings last: all else has been walked by then
+    for start in np.argsort(degree == 2, kind="stable").tolist():  # from rings last: all else has been walked by then
         for following in map(int, neighbours[start]):
             if (start, following) not in seen:
                 chains.append(walk(start, following))
