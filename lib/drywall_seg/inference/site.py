@@ -81,17 +81,11 @@ def inspect_folder(
     draw: Draw | None = None,
     inspected: Inspected | None = None,
 ) -> Site:
-    """Inspects all photos below a folder; one that cannot be read is named, and the others go on.
+    """Inspects all photos below a folder as `inspect_photo` does; one that cannot be read is named, the others go on.
 
-    Args:
-        predictor: The model.
-        folder: Of the photos.
-        prompts: The sentences.
-        scales: One for all photos, if they were taken from the same place, or by name; pixels for the others.
-        limits: As for `inspect_photo`.
-        flips: Likewise.
-        draw: Called for each photo while it is in memory.
-        inspected: What is known already, which is neither read nor drawn again, and to which the others are added.
+    There is one scale for all photos, if they were taken from the same place, or some by name; the others are measured
+    in pixels. `draw` is called for each photo while it is in memory. What is `inspected` already is neither read nor
+    drawn again, and the others are added to it.
 
     Raises:
         ValueError: As from `find_site_photos`, or if two sentences are one.

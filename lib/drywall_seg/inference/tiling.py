@@ -36,16 +36,9 @@ def blending_weights(tile: int) -> np.ndarray:
 def tiled_scores(
     photo: np.ndarray, n_prompts: int, score: Scores, tile: int, batch_size: int = 2
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Scores a photo tile by tile, and blends where tiles overlap.
+    """Scores a photo uint8 (H, W, 3) tile by tile for P prompts, some tiles at once, and blends where they overlap.
 
-    Tiles that reach over the photo's edge, where it is smaller than one, are padded with grey.
-
-    Args:
-        photo: uint8 (H, W, 3).
-        n_prompts: P.
-        score: The model, of tiles.
-        tile: Side of a tile in pixels of the photo.
-        batch_size: Tiles scored at once.
+    A tile's side is in pixels of the photo; where the photo is smaller, tiles are padded with grey.
 
     Yields:
         The first row, and float32 (P, rows, W) of the rows that no further tile changes, from the top down. No more
