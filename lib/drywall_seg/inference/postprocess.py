@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import find_objects, grey_closing, grey_opening, label
 from scipy.spatial import ConvexHull, QhullError
+from skimage.measure import block_reduce
 
 from drywall_seg.images import STRIP
 from drywall_seg.inference.scores import FIELDS, N_LEVELS
@@ -178,17 +179,14 @@ def join_lines(mask: np.ndarray, gap: float) -> np.ndarray:
     The longest gap is in pixels. Each end is joined once, the nearest pair first.
     """
     factor = -(-max(mask.shape) // JOIN_SIDE)
-    smaller = np.maximum.reduceat(
-        np.maximum.reduceat(mask, np.arange(0, len(mask), factor)), np.arange(0, mask.shape[1], factor), axis=1
-    )
+    smaller = block_reduce(mask, factor, np.max)
     if label(smaller, EIGHT)[1] < 2:
         return mask
     ends = _line_ends(smaller > 0)
     facing = np.cos(np.radians(JOIN_ANGLE))
     pairs = []
-    for (i, (piece, point, way, width)), (j, (other, far, back, far_width)) in itertools.combinations(
-        enumerate(ends), 2
-    ):
+    for i, j in itertools.combinations(range(len(ends)), 2):
+        (piece, point, way, width), (other, far, back, far_width) = ends[i], ends[j]
         across = far - point
         length = np.linalg.norm(across)
         if piece == other or not 0 < length * factor <= gap or -(way @ back) < facing:
