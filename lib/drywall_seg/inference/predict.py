@@ -194,8 +194,7 @@ class Predictor:
                     probs[number, rows] = part
         delivered = map(self._deliver, prompts, masks, presence)  # one after the other: each takes memory
         doubts = [doubt_of(*both, self.presence_cut) for both in zip(counts, presence, strict=True)]
-        answers = zip(prompts, probs, delivered, cuts, presence.tolist(), doubts, strict=True)
-        return [Prediction(*answer) for answer in answers]
+        return list(map(Prediction, prompts, probs, delivered, cuts, presence.tolist(), doubts))
 
     def _deliver(self, prompt: str, raw: np.ndarray, presence: float) -> np.ndarray:
         if presence < self.presence_cut:
