@@ -269,6 +269,15 @@ def test_a_torch_that_cannot_export(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_stored_thresholds_that_are_no_object(folders, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(folders["compact"], model)
+    (model / "thresholds.json").write_text("[0.5]")
+    with pytest.raises(ValueError, match=rf"{re.escape(str(model / 'thresholds.json'))}: not a JSON object"):
+        export_onnx(model, tmp_path / "a.onnx")
+    assert not list(tmp_path.glob("*.onnx"))
+
+
 def test_the_file_needs_its_ending(tmp_path):
     with pytest.raises(ValueError, match=r"a\.pt: the name of an exported model ends in \.onnx"):
         export_onnx("compact", tmp_path / "a.pt")

@@ -25,7 +25,7 @@ from drywall_seg.models.base import Features, Segmenter
 from drywall_seg.models.compact import BUCKETS, CompactSegmenter
 from drywall_seg.models.weights import hash_weights
 from drywall_seg.prompts import LABELS, canonical_prompt
-from drywall_seg.runs import read_json, whole_file
+from drywall_seg.runs import read_object, whole_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -63,7 +63,7 @@ def export_onnx(name_or_dir: str | Path, out: str | Path) -> Path:
         "image_size": segmenter.image_size,
         "mean": segmenter.mean,
         "std": segmenter.std,
-        "stored": read_json(thresholds) if thresholds.is_file() else {},
+        "stored": read_object(thresholds) if thresholds.is_file() else {},
         "trained_on": sorted(segmenter.trained_on),
         "model_hash": hash_weights(segmenter),
     }

@@ -171,7 +171,6 @@ def compare(log: pd.DataFrame, reference: Reference) -> pd.DataFrame:
     never warn. Entries drawn from the reference itself gave any warning, among 3 labels with 6 fields, in fewer than 1
     log of 100. Photos of one wall, or one photo asked twice, are not independent: they warn more readily.
 
-
     Returns:
         A row for each label and field: label, field, n, median, reference_median, distance, share_outside (of the
         entries, outside the reference's 5 to 95 %; 10 % are to be expected), and warning, empty where there is none.
