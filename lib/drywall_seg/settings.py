@@ -10,10 +10,8 @@ from drywall_seg.runs import is_path
 
 SPLITS = ("photo", "image", "publisher")
 TRAINABLE = r"decoder(\+[1-9]\d*)?|all"
-STARTS = ("model", "imagenet")
 FILLED_IN = ("stored_views",)
 """Settings that, where they are None, a run fills in with what pays on its machine."""
-BALANCES = ("none", "label", "photograph")
 THRESHOLD_RULES = ("max mean Dice", "recall at a false-alarm budget")
 
 _TEXT = (str, is_path, "a text that can be a path")
@@ -21,44 +19,31 @@ _SIDE = (int, lambda v: v >= 64 and v % 16 == 0, "a multiple of 16 from 64 up")
 _FROM_0 = (int, lambda v: v >= 0, "a whole number from 0 up")
 _COUNT = (int, lambda v: v >= 1, "a whole number from 1 up")
 _SWITCH = (bool, lambda _: True, "True or False")
+_SHARE = (float, lambda v: 0 <= v <= 1, "from 0 to 1")
+_UNDER_1 = (float, lambda v: 0 <= v < 1, "from 0 to under 1")
+
+
+def _one_of(*values: str) -> tuple[type, Callable[[Any], bool], str]:
+    return str, values.__contains__, f"one of {', '.join(values)}"
+
 
 CHECKS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
-    "data_root": _TEXT,
-    "outputs_root": _TEXT,
-    "run_name": _TEXT,
-    "model": _TEXT,
-    "preset": _TEXT,
-    "split": (str, SPLITS.__contains__, f"one of {', '.join(SPLITS)}"),
-    "seed": _FROM_0,
-    "image_size": _SIDE,
-    "train_size": _SIDE,
-    "epochs": _FROM_0,
-    "batch_size": _COUNT,
+    **dict.fromkeys(("data_root", "outputs_root", "run_name", "model", "preset"), _TEXT),
+    **dict.fromkeys(("image_size", "train_size"), _SIDE),
+    **dict.fromkeys(("seed", "epochs", "joint_line_repeats", "stored_views"), _FROM_0),
+    **dict.fromkeys(("mine_every", "patience", "test_images"), _FROM_0),
+    **dict.fromkeys(("batch_size", "micro_batch", "checkpoint_steps"), _COUNT),
+    **dict.fromkeys(("paraphrases", "freeze_norms", "drop_shared", "score_known"), _SWITCH),
+    **dict.fromkeys(("threshold", "false_alarm_budget", "tversky_alpha", "degrade_share"), _SHARE),
+    **dict.fromkeys(("negative_share", "ema_decay", "color_strength"), _UNDER_1),
+    "split": _one_of(*SPLITS),
+    "threshold_rule": _one_of(*THRESHOLD_RULES),
+    "start": _one_of("model", "imagenet"),
+    "balance": _one_of("none", "label", "photograph"),
+    "only_label": _one_of(*LABELS),
     "learning_rate": (float, lambda v: v > 0, "a number above 0"),
     "trainable": (str, lambda v: re.fullmatch(TRAINABLE, v), "decoder, decoder+K (K blocks of the encoder) or all"),
-    "negative_share": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
-    "threshold": (float, lambda v: 0 <= v <= 1, "from 0 to 1"),
-    "threshold_rule": (str, THRESHOLD_RULES.__contains__, f"one of {', '.join(THRESHOLD_RULES)}"),
-    "false_alarm_budget": (float, lambda v: 0 <= v <= 1, "from 0 to 1"),
-    "start": (str, STARTS.__contains__, f"one of {', '.join(STARTS)}"),
-    "paraphrases": _SWITCH,
-    "ema_decay": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
-    "joint_line_repeats": _FROM_0,
-    "balance": (str, BALANCES.__contains__, f"one of {', '.join(BALANCES)}"),
-    "freeze_norms": _SWITCH,
-    "micro_batch": _COUNT,
-    "checkpoint_steps": _COUNT,
-    "stored_views": _FROM_0,
-    "mine_every": _FROM_0,
-    "patience": _FROM_0,
-    "only_label": (str, LABELS.__contains__, f"one of {', '.join(LABELS)}"),
-    "drop_shared": _SWITCH,
-    "score_known": _SWITCH,
-    "test_images": _FROM_0,
-    "tversky_alpha": (float, lambda v: 0 <= v <= 1, "from 0 to 1"),
     "crop_min": (float, lambda v: 0 < v <= 1, "above 0 to 1"),
-    "degrade_share": (float, lambda v: 0 <= v <= 1, "from 0 to 1"),
-    "color_strength": (float, lambda v: 0 <= v < 1, "from 0 to under 1"),
 }
 """Type, test and wording for what a setting may be; one that is not listed is a number from 0 up."""
 

@@ -7,6 +7,7 @@ from collections.abc import Set
 import pandas as pd
 
 from drywall_seg.prompts import LABELS
+from drywall_seg.settings import SPLITS
 
 SHARES = (0.70, 0.15)  # of train and val; the rest is test
 PUBLISHER_PARTS = {"train": "train", "valid": "val", "test": "test"}
@@ -37,8 +38,8 @@ def assign_splits(table: pd.DataFrame, split: str, seed: int) -> pd.Series:
     """
     if split == "publisher":
         return table.image_id.str.split("/").str[-2].map(PUBLISHER_PARTS)
-    if split not in ("photo", "image"):
-        raise ValueError(f"split is {split!r}, not one of photo, image, publisher")
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}, not one of {', '.join(SPLITS)}")
     unit = "photo_id" if split == "photo" else "image_id"
     first = table.drop_duplicates(unit)
     if split == "image":
@@ -82,7 +83,7 @@ def leak_report(table: pd.DataFrame, trained_on: Set[str] = frozenset()) -> pd.D
 def compare_splits(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Returns the leak reports of all three splits of the same images, one under the other."""
     reports = []
-    for split in ("photo", "image", "publisher"):
+    for split in SPLITS:
         report = leak_report(table.assign(split=assign_splits(table, split, seed)))
         reports.append(report.assign(split=split + " / " + report.split))
     return pd.concat(reports, ignore_index=True)
