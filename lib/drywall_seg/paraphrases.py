@@ -2,131 +2,44 @@
 
 import numpy as np
 
-from drywall_seg.prompts import OWN_LABELS, PROMPTS, is_own
+from drywall_seg.prompts import OWN_LABELS, PROMPTS, is_own, split_phrases
 
-ORDERS = (
-    "segment {}",
-    "segment the {}",
-    "find {}",
-    "find the {}",
-    "show {}",
-    "show me the {}",
-    "mark {}",
-    "mark every {}",
-    "mask of the {}",
-    "highlight {}",
-    "detect {}",
-    "outline the {}",
-    "trace {}",
-    "select the {}",
-    "where is the {}",
-    "where are the {}",
-    "is there a {}",
-    "a photo of {}",
-    "please segment {} in this photo",
-    "{}",
-    "{} on the wall",
-    "the {}",
-    "any {}",
-    "all {}",
-    "could you draw {}",
-    "i need the {}",
-    "give an outline of {}",
-    "a mask for every {}",
-    "look for {}",
-    "extract {}",
-    "what about the {}",
-    "point out {}",
-    "display {} here",
-    "let me see the {}",
-)
+ORDERS = split_phrases("""
+    segment {}, segment the {}, find {}, find the {}, show {}, show me the {}, mark {}, mark every {}, mask of the {},
+    highlight {}, detect {}, outline the {}, trace {}, select the {}, where is the {}, where are the {}, is there a {},
+    a photo of {}, please segment {} in this photo, {}, {} on the wall, the {}, any {}, all {}, could you draw {},
+    i need the {}, give an outline of {}, a mask for every {}, look for {}, extract {}, what about the {}, point out {},
+    display {} here, let me see the {}
+""")
 
 NOUNS = {
-    "crack": (
-        "crack",
-        "cracks",
-        "wall crack",
-        "wall cracks",
-        "crack in the wall",
-        "cracks in the plaster",
-        "hairline crack",
-        "plaster crack",
-        "surface crack",
-        "cracked plaster",
-        "cracked wall",
-        "cracking",
-        "fracture",
-        "fissure",
-        "split",
-        "split in the plaster",
-        "wall damage",
-        "broken plaster",
-    ),
-    "taping_area": (
-        "taping area",
-        "taping areas",
-        "area to be taped",
-        "area to tape",
-        "drywall seam",
-        "drywall seams",
-        "drywall joint",
-        "drywall joints",
-        "joint tape",
-        "joint area",
-        "seam area",
-        "seam between boards",
-        "board joint",
-        "joint between the boards",
-        "plasterboard joint",
-        "tape strip",
-        "taped seam",
-        "joint compound strip",
-    ),
-    "joint_line": (
-        "joint line",
-        "joint lines",
-        "seam line",
-        "seam lines",
-        "joint centre line",
-        "centre line of the joint",
-        "center line of the seam",
-        "line of the joint",
-        "line between the boards",
-        "board edge line",
-        "gap line",
-        "thin line of the seam",
-        "line where the boards meet",
-        "seam lines between the boards",
-        "lines of the joints",
-        "joint centre lines",
-        "drywall joint line",
-        "drywall seam line",
-        "thin joint line",
-        "board joint line",
-    ),
+    "crack": split_phrases("""
+        crack, cracks, wall crack, wall cracks, crack in the wall, cracks in the plaster, hairline crack, plaster crack,
+        surface crack, cracked plaster, cracked wall, cracking, fracture, fissure, split, split in the plaster,
+        wall damage, broken plaster
+    """),
+    "taping_area": split_phrases("""
+        taping area, taping areas, area to be taped, area to tape, drywall seam, drywall seams, drywall joint,
+        drywall joints, joint tape, joint area, seam area, seam between boards, board joint, joint between the boards,
+        plasterboard joint, tape strip, taped seam, joint compound strip
+    """),
+    "joint_line": split_phrases("""
+        joint line, joint lines, seam line, seam lines, joint centre line, centre line of the joint,
+        center line of the seam, line of the joint, line between the boards, board edge line, gap line,
+        thin line of the seam, line where the boards meet, seam lines between the boards, lines of the joints,
+        joint centre lines, drywall joint line, drywall seam line, thin joint line, board joint line
+    """),
 } | {own.name: own.words for own in OWN_LABELS}
 
-_ABSENT_NOUNS = (
-    "dog cat horse bird person child hand face bicycle car truck bus train boat airplane tree grass flower leaf river "
-    "mountain cloud sun moon radiator chair table sofa bed lamp shelf curtain carpet mirror bottle cup plate fork "
-    "knife bowl apple banana bread pizza phone laptop keyboard television book pencil scissors backpack umbrella shoe "
-    "hat shirt clock window ladder hammer screwdriver drill saw bucket brush helmet glove sink toilet "
-    "bathtub oven fridge"
-).split() + [
-    "paint bucket",
-    "light switch",
-    "power outlet",
-    "door handle",
-    "water pipe",
-    "electric cable",
-    "ceiling lamp",
-    "floor tile",
-    "wooden door",
-    "picture frame",
-    "mould",
-    "rust",
-    "water stain",
-]
+ABSENT_NOUNS = split_phrases("""
+    dog, cat, horse, bird, person, child, hand, face, bicycle, car, truck, bus, train, boat, airplane, tree, grass,
+    flower, leaf, river, mountain, cloud, sun, moon, radiator, chair, table, sofa, bed, lamp, shelf, curtain, carpet,
+    mirror, bottle, cup, plate, fork, knife, bowl, apple, banana, bread, pizza, phone, laptop, keyboard, television,
+    book, pencil, scissors, backpack, umbrella, shoe, hat, shirt, clock, window, ladder, hammer, screwdriver, drill,
+    saw, bucket, brush, helmet, glove, sink, toilet, bathtub, oven, fridge, paint bucket, light switch, power outlet,
+    door handle, water pipe, electric cable, ceiling lamp, floor tile, wooden door, picture frame, mould, rust,
+    water stain
+""")
 
 # Kept from training, to measure on: words, and ways to ask.
 HELD_OUT_ORDERS = ("can you locate {}", "identify {}", "give me the mask for {}")
@@ -135,13 +48,12 @@ HELD_OUT_NOUNS = {
     "taping_area": ("drywall board seam", "joints to tape", "seams to be taped", "tape area", "plasterboard seams"),
     "joint_line": ("joint lines between boards", "centre line of the seam", "line of the seam"),
 }
-_HELD_OUT_ABSENT = (
-    "elephant motorcycle guitar spoon pillow candle fence statue sheep wheel basket trousers kettle printer "
-    "staircase".split()
-    + ["fire extinguisher", "smoke detector", "toolbox", "vacuum cleaner", "garden hose"]
-)
-ABSENT_NOUNS = tuple(noun for noun in _ABSENT_NOUNS if not is_own(noun))
-HELD_OUT_ABSENT = tuple(noun for noun in _HELD_OUT_ABSENT if not is_own(noun))
+HELD_OUT_ABSENT = split_phrases("""
+    elephant, motorcycle, guitar, spoon, pillow, candle, fence, statue, sheep, wheel, basket, trousers, kettle, printer,
+    staircase, fire extinguisher, smoke detector, toolbox, vacuum cleaner, garden hose
+""")
+ABSENT_NOUNS = tuple(noun for noun in ABSENT_NOUNS if not is_own(noun))
+HELD_OUT_ABSENT = tuple(noun for noun in HELD_OUT_ABSENT if not is_own(noun))
 
 
 def draw_sentence(label: str, rng: np.random.Generator) -> str:

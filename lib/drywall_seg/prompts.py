@@ -24,12 +24,7 @@ TRUTH = {
 
 PROMPTS = {  # the first of each is the canonical sentence
     "crack": ("segment crack", "segment wall crack"),
-    "taping_area": (
-        "segment taping area",
-        "segment drywall seam",
-        "segment joint tape",
-        "segment joint/tape",
-    ),
+    "taping_area": ("segment taping area", "segment drywall seam", "segment joint tape", "segment joint/tape"),
     "joint_line": ("trace joint line", "trace seam line", "joint centre line"),
 } | {own.name: tuple(f"segment {word}" for word in own.words) for own in OWN_LABELS}
 
@@ -48,20 +43,10 @@ FUNCTION_WORDS = frozenset(
 )
 """Words that say nothing of what is asked for; `hash_text` leaves them out."""
 
-_ABSENT_THINGS = (
-    "segment dog",
-    "segment bicycle",
-    "segment radiator",
-    "segment person",
-    "segment paint bucket",
-    "segment window",
-    "segment tree",
-    "segment ceiling lamp",
-    "segment chair",
-    "segment car",
-    "find the ladder",
-    "segment water pipe",
-)
+
+def split_phrases(text: str) -> tuple[str, ...]:
+    """Takes a list of phrases apart at its commas; it may run over several lines."""
+    return tuple(" ".join(phrase.split()) for phrase in text.split(","))
 
 
 def is_own(text: str) -> bool:
@@ -73,7 +58,11 @@ def is_own(text: str) -> bool:
     return any(f" {word}" in words for own in OWN_LABELS for word in own.words)
 
 
-ABSENT_THINGS = tuple(text for text in _ABSENT_THINGS if not is_own(text))
+ABSENT_THINGS = split_phrases("""
+    segment dog, segment bicycle, segment radiator, segment person, segment paint bucket, segment window, segment tree,
+    segment ceiling lamp, segment chair, segment car, find the ladder, segment water pipe
+""")
+ABSENT_THINGS = tuple(text for text in ABSENT_THINGS if not is_own(text))
 
 
 def canonical_prompt(label: str) -> str:
