@@ -1,7 +1,6 @@
 """From a notebook's parameters, a preset and the defaults to a run's settings, its folder and its model."""
 
 import os
-from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from drywall_seg.presets import PRESETS
 from drywall_seg.project import project_root
 from drywall_seg.runs import CHECKPOINT, read_object, run_folder
-from drywall_seg.settings import FILLED_IN, RunConfig
+from drywall_seg.settings import FILLED_IN, NAMES, RunConfig
 
 
 def resolve_config(**parameters: Any) -> RunConfig:
@@ -30,17 +29,16 @@ def resolve_config(**parameters: Any) -> RunConfig:
     preset = given.get("preset") or ("compact" if _is_compact(given.get("model", "compact")) else "clipseg_decoder")
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}{close_match(preset, list(PRESETS))}")
-    return replace(RunConfig(), **{**PRESETS[preset], **given, "preset": preset})
+    return RunConfig(**{**PRESETS[preset], **given, "preset": preset})
 
 
 def _given(parameters: dict[str, Any]) -> dict[str, Any]:
     """Returns the parameters that are not None, and those that the preset brings."""
     if isinstance(own := parameters.get("preset"), dict):
         parameters = {**own, **{name: value for name, value in parameters.items() if name != "preset"}}
-    known = [field.name for field in fields(RunConfig)]
     for name in parameters:
-        if name not in known:
-            raise ValueError(f"unknown setting {name!r}{close_match(name, known)}")
+        if name not in NAMES:
+            raise ValueError(f"unknown setting {name!r}{close_match(name, NAMES)}")
     return {name: value for name, value in parameters.items() if value is not None}
 
 
@@ -57,9 +55,10 @@ def run_config(**parameters: Any) -> RunConfig:
             score photographs that it was trained on.
     """
     given = _given(parameters)
-    folder = run_folder_of(resolve_config(**given))
-    if not (folder / CHECKPOINT / "segmenter.json").is_file():
-        return resolve_config(**given)
+    config = resolve_config(**given)
+    if not has_checkpoint(config):
+        return config
+    folder = run_folder_of(config)
     stored = stored_settings(folder)
     for name in ("model", "preset", "split", "seed"):
         if name in given and given[name] != stored.get(name):
@@ -69,8 +68,7 @@ def run_config(**parameters: Any) -> RunConfig:
 
 def stored_settings(folder: Path) -> dict[str, Any]:
     """Returns a run's settings, without those that only an older version of this library had."""
-    known = {field.name for field in fields(RunConfig)}
-    return {name: value for name, value in read_object(folder / "config.json").items() if name in known}
+    return {name: value for name, value in read_object(folder / "config.json").items() if name in NAMES}
 
 
 def config_of_run(run_name: str, outputs_root: str) -> RunConfig:

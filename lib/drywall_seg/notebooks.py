@@ -4,7 +4,6 @@ import ast
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from papermill.exceptions import PapermillExecutionError
 from drywall_seg.config import close_match, project_root, resolve_config, run_folder_of
 from drywall_seg.data.manifest import resolve_data
 from drywall_seg.runs import NotebookError, read_object, whole_file
-from drywall_seg.settings import RunConfig
+from drywall_seg.settings import NAMES, RunConfig
 
 PIPELINE = ("01_prepare", "02_train", "03_evaluate", "04_visualize_panels")
 RUN_ALL = "00_run_all"
@@ -132,8 +131,7 @@ def run_notebook(name: str, parameters: Mapping[str, Any] | None = None, again: 
     source, parameters = notebook_file(name), dict(parameters or {})
     check_parameters([source], parameters)
     settings = declared_parameters(source) | parameters
-    known = {field.name for field in fields(RunConfig)}
-    folder = run_folder_of(resolve_config(**{n: v for n, v in settings.items() if n in known}))
+    folder = run_folder_of(resolve_config(**{n: v for n, v in settings.items() if n in NAMES}))
     copy = folder / "notebooks" / source.name
     if source.stem == RUN_ALL and not again and _is_done(copy, source, parameters) and _has_results(folder):
         return copy

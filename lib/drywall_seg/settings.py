@@ -145,3 +145,6 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as a plain dictionary."""
         return asdict(self)
+
+
+NAMES = [field.name for field in fields(RunConfig)]
