@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urljoin
 
-import requests
 from tqdm import tqdm
 
 from drywall_seg.config import project_root, resolve_path
 from drywall_seg.data.coco import DataError
-from drywall_seg.data.http import DownloadError, address_of, ask, patiently, read_page
+from drywall_seg.data.http import DownloadError, Server, address_of, patiently
 from drywall_seg.data.sources import RAW, find_fetched, install, refuse_other, unpack_local
 from drywall_seg.data.transfer import download
 from drywall_seg.data.unpack import kind_of, top_folder
@@ -80,14 +79,13 @@ def fetch_roboflow(version: str, data_root: Path) -> Path:
         version = version.partition("?")[0]  # a link that was pasted may hold a key
         raise DownloadError(f"roboflow {version!r:.200} is not workspace/project/version, such as my-team/cracks/3")
     path, folder = "/".join(match.groups()), data_root / f"{match[2]}.coco"
-    source, what = f"roboflow:{path}", f"Roboflow {path}"
+    source = f"roboflow:{path}"
     if there := find_fetched(data_root, source):
         return there
     refuse_other(folder, source)
-    key, session = roboflow_key(), _session()
-    link = _roboflow_link(path, what, key, session)
-    archive = data_root / f".{path.replace('/', '-')}.zip"
-    return _take(link, archive, what, _ROBOFLOW_ADVICE, session, source, lambda _: folder)
+    server = Server(f"Roboflow {path}", _ROBOFLOW_ADVICE)
+    link = _roboflow_link(server, path, roboflow_key())
+    return _take(server, link, data_root / f".{path.replace('/', '-')}.zip", source, lambda: folder)
 
 
 def roboflow_key() -> str:
@@ -108,31 +106,31 @@ def roboflow_key() -> str:
     return key.strip()
 
 
-def _roboflow_link(path: str, what: str, key: str, session: requests.Session) -> str:
+def _roboflow_link(server: Server, path: str, key: str) -> str:
     """Asks for an export's link until it has been made."""
-    with progress(None, f"{what}: export is made", "%", 100) as bar:
+    with progress(None, f"{server.what}: export is made", "%", 100) as bar:
         for _ in range(max(1, int(POLL_MINUTES * 60 / POLL_SECONDS))):
-            answer = patiently(lambda: _ask_roboflow(path, what, key, session))
+            answer = patiently(lambda: _ask_roboflow(server, path, key))
             export = answer.get("export")
             link = export.get("link") if isinstance(export, dict) else None
             if isinstance(link, str) and address_of(link)[0]:
                 return link
             made = answer.get("progress")
             if link is not None or not isinstance(made, (int, float)):
-                raise DownloadError(f"{what}: the answer holds no link to an export; try it later")
+                raise DownloadError(f"{server.what}: the answer holds no link to an export; try it later")
             bar.update(100 * min(max(made, 0), 1) - bar.n)
             time.sleep(POLL_SECONDS)
-    raise DownloadError(f"{what}: the export is not made after {POLL_MINUTES:g} minutes; run this again later")
+    raise DownloadError(f"{server.what}: the export is not made after {POLL_MINUTES:g} minutes; run this again later")
 
 
-def _ask_roboflow(path: str, what: str, key: str, session: requests.Session) -> dict[str, Any]:
-    page = read_page(ask(f"{ROBOFLOW}/{path}/coco", what, _ROBOFLOW_ADVICE, session, params={"api_key": key}), what)
+def _ask_roboflow(server: Server, path: str, key: str) -> dict[str, Any]:
+    page = server.read_page(server.ask(f"{ROBOFLOW}/{path}/coco", params={"api_key": key}))
     try:
         answer = json.loads(page)
     except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
-        raise DownloadError(f"{what}: the answer is {kind_of(page)} and not what Roboflow says; try it later")
+        raise DownloadError(f"{server.what}: the answer is {kind_of(page)} and not what Roboflow says; try it later")
     return answer
 
 
@@ -144,22 +142,15 @@ def fetch_drive(drive: str, data_root: Path) -> Path:
         DataError: If the folder is there and of another source, or the zip cannot be used.
     """
     file_id, more = _drive_id(drive.strip())
-    source, what = f"drive:{file_id}", f"Google Drive {file_id}"
+    source = f"drive:{file_id}"
     if there := find_fetched(data_root, source):
         return there
-    session = _session()
+    server = Server(f"Google Drive {file_id}", _DRIVE_ADVICE)
     first = f"{DRIVE}/uc?export=download&id={file_id}{more}"
-    address, name = patiently(lambda: _drive_address(first, what, session))
-    archive, stem = data_root / f".{file_id}.zip", re.sub(r"[^\w.-]", "_", Path(name).stem).strip(".")[:100]
-    return _take(
-        address,
-        archive,
-        what,
-        _DRIVE_ADVICE,
-        session,
-        source,
-        lambda zip: data_root / (top_folder(zip) or stem or file_id),
-    )
+    address, name = patiently(lambda: _drive_address(server, first))
+    stem = re.sub(r"[^\w.-]", "_", Path(name).stem).strip(".")[:100] or file_id
+    archive = data_root / f".{file_id}.zip"
+    return _take(server, address, archive, source, lambda: data_root / (top_folder(archive) or stem))
 
 
 def _drive_id(drive: str) -> tuple[str, str]:
@@ -176,18 +167,18 @@ def _drive_id(drive: str) -> tuple[str, str]:
     return found[1], f"&{key[0]}" if key else ""
 
 
-def _drive_address(url: str, what: str, session: requests.Session) -> tuple[str, str]:
+def _drive_address(server: Server, url: str) -> tuple[str, str]:
     """Returns the address that a file itself comes from, and its name; "" where Drive does not say."""
     for _ in range(3):  # before a file that is too large for its virus scan, Drive asks on a page
-        response = ask(url, what, _DRIVE_ADVICE, session)
+        response = server.ask(url)
         disposition = response.headers.get("Content-Disposition", "")
         if disposition or "html" not in response.headers.get("Content-Type", ""):
             response.close()
             name = re.search(r"filename\*?=(?:UTF-8'')?\"?([^\";]+)", disposition, re.IGNORECASE)
             return url, unquote(name[1]) if name else ""
-        page = read_page(response, what).decode(errors="replace")
-        url = urljoin(response.url, confirmed_address(page, what))
-    raise DownloadError(f"{what}: Drive leads from page to page and not to the file; {_SHARE}")
+        page = server.read_page(response).decode(errors="replace")
+        url = urljoin(response.url, confirmed_address(page, server.what))
+    raise DownloadError(f"{server.what}: Drive leads from page to page and not to the file; {_SHARE}")
 
 
 def confirmed_address(page: str, what: str) -> str:
@@ -209,26 +200,11 @@ def confirmed_address(page: str, what: str) -> str:
     raise DownloadError(f"{what}: what comes is {kind_of(page.encode())} and not a zip; {_SHARE}")
 
 
-def _take(
-    url: str,
-    archive: Path,
-    what: str,
-    advice: dict[int, str],
-    session: requests.Session,
-    source: str,
-    folder_of: Callable[[Path], Path],
-) -> Path:
+def _take(server: Server, url: str, archive: Path, source: str, folder_of: Callable[[], Path]) -> Path:
     """Downloads a zip, unpacks it and removes it."""
     if not archive.exists():  # else stopped before it was unpacked
-        download(url, archive, what, advice, session)
+        download(server, url, archive)
     try:
-        return install(archive, folder_of(archive), source, address_of(url)[0])
+        return install(archive, folder_of(), source, address_of(url)[0])
     finally:
         archive.unlink(missing_ok=True)
-
-
-def _session() -> requests.Session:
-    session = requests.Session()
-    session.max_redirects = 10
-    session.headers["User-Agent"] = "Mozilla/5.0"  # Drive has another page for what does not call itself so
-    return session

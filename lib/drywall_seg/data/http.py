@@ -72,49 +72,61 @@ def patiently(action: Callable[[], Any], done: Callable[[], int] = lambda: 0) ->
         time.sleep(wait)
 
 
-def ask(
-    url: str,
-    what: str,
-    advice: dict[int, str],
-    session: requests.Session,
-    headers: dict[str, str] | None = None,
-    params: dict[str, str] | None = None,
-) -> requests.Response:
-    """Makes one request, whose body is still to be read.
+class Server(requests.Session):
+    """Whom one asks: `what` messages call that which is asked for, `advice` says what to do by status."""
 
-    Raises:
-        DownloadError: If there is no answer, or one that says no; a PassingError where it may be worth another try.
-    """
-    try:
-        timeout = CONNECT_SECONDS, READ_SECONDS
-        response = session.get(url, params=params, headers=headers, stream=True, timeout=timeout)
-    except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
-        failure = failure_of(error, url, what)
-    else:
-        if response.status_code in (200, 206, 416):
-            return response
-        response.close()
-        failure = _refusal(response, what, advice)
-    raise failure  # out here, so that nothing with the address is chained to it
+    def __init__(self, what: str, advice: dict[int, str]) -> None:
+        super().__init__()
+        self.what, self.advice, self.max_redirects = what, advice, 10
+        self.headers["User-Agent"] = "Mozilla/5.0"  # Drive has another page for what does not call itself so
 
+    def ask(self, url: str, **options: Any) -> requests.Response:
+        """Makes one request, with `headers` or `params`, whose body is still to be read.
 
-def read_page(response: requests.Response, what: str) -> bytes:
-    """Returns an answer's body, or its first LONGEST_PAGE bytes.
+        Raises:
+            DownloadError: If there is no answer, or one that says no; a PassingError where it may be worth another try.
+        """
+        try:
+            response = self.get(url, **options, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS))
+        except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
+            failure = failure_of(error, url, self.what)
+        else:
+            if response.status_code in (200, 206, 416):
+                return response
+            response.close()
+            failure = self._refusal(response)
+        raise failure  # out here, so that nothing with the address is chained to it
 
-    Raises:
-        PassingError: If it is cut or stalls.
-    """
-    page = b""
-    try:
-        with response:
-            for chunk in response.iter_content(64 * 1024):
-                page += chunk
-                if len(page) > LONGEST_PAGE:
-                    break
-            return page
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        failure = failure_of(error, response.url, what)
-    raise failure
+    def read_page(self, response: requests.Response) -> bytes:
+        """Returns an answer's body, or its first LONGEST_PAGE bytes.
+
+        Raises:
+            PassingError: If it is cut or stalls.
+        """
+        page = b""
+        try:
+            with response:
+                for chunk in response.iter_content(64 * 1024):
+                    page += chunk
+                    if len(page) > LONGEST_PAGE:
+                        break
+                return page
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            failure = failure_of(error, response.url, self.what)
+        raise failure
+
+    def _refusal(self, response: requests.Response) -> DownloadError:
+        status = response.status_code
+        words = _PASSING.get(status) or _KNOWN.get(status) or ("its server fails" if status >= 500 else "no file")
+        passing = status >= 500 or status in _PASSING
+        todo = self.advice.get(status) or ("try it later" if passing else "check what was given")
+        message = f"{self.what}: {words} (answer {status}); {todo}"
+        if not passing:
+            return DownloadError(message)
+        failure = PassingError(message)
+        wait = response.headers.get("Retry-After", "")  # else a date, which no one needs here
+        failure.wait = float(wait) if re.fullmatch(r"\d{1,9}", wait) else 0.0
+        return failure
 
 
 def address_of(url: str) -> tuple[str, str]:
@@ -151,15 +163,3 @@ def failure_of(error: Exception, url: str, what: str) -> DownloadError:
         return PassingError(f"{what}: {host} cannot be reached; is there a network here?")
     return PassingError(f"{what}: the connection to {host} was cut; run this again")
 
-
-def _refusal(response: requests.Response, what: str, advice: dict[int, str]) -> DownloadError:
-    status = response.status_code
-    words = _PASSING.get(status) or _KNOWN.get(status) or ("its server fails" if status >= 500 else "no file")
-    todo = advice.get(status) or ("try it later" if status >= 500 or status in _PASSING else "check what was given")
-    message = f"{what}: {words} (answer {status}); {todo}"
-    if status < 500 and status not in _PASSING:
-        return DownloadError(message)
-    failure = PassingError(message)
-    wait = response.headers.get("Retry-After", "")  # else a date, which no one needs here
-    failure.wait = float(wait) if re.fullmatch(r"\d{1,9}", wait) else 0.0
-    return failure

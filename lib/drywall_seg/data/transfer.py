@@ -14,23 +14,21 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from drywall_seg.data.http import DownloadError, PassingError, ask, failure_of, patiently
+from drywall_seg.data.http import DownloadError, PassingError, Server, failure_of, patiently
 from drywall_seg.data.unpack import MOST_BYTES, in_words, kind_of
-from drywall_seg.runs import progress, read_json, write_json
+from drywall_seg.runs import progress, read_object, write_json
 
 
-def download(url: str, target: Path, what: str, advice: dict[int, str], session: requests.Session) -> None:
+def download(server: Server, url: str, target: Path) -> None:
     """Downloads a zip; what a cut connection left is gone on with, the next time too.
 
     `<target>.partial` holds what there is so far, and `<target>.partial.json` the ETag or date that the rest must
     share. Without either, or where the server ignores ranges or the file has changed, it begins anew.
 
     Args:
+        server: Is asked for it.
         url: Of the zip.
         target: Where it goes, when it is whole.
-        what: What messages call it.
-        advice: What to do, by status.
-        session: Of requests.
 
     Raises:
         DownloadError: If it cannot be had; data that are there stay as they are.
@@ -38,9 +36,9 @@ def download(url: str, target: Path, what: str, advice: dict[int, str], session:
     partial = target.with_name(f"{target.name}.partial")
     note = partial.with_name(f"{partial.name}.json")
     partial.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(partial, what) as file:
+    with _alone(partial, server.what) as file:
         try:
-            patiently(lambda: _go_on(url, file, note, what, advice, session), lambda: _size(file))
+            patiently(lambda: _go_on(server, url, file, note), lambda: _size(file))
             os.replace(partial, target)
             note.unlink(missing_ok=True)
         finally:
@@ -49,16 +47,16 @@ def download(url: str, target: Path, what: str, advice: dict[int, str], session:
                 note.unlink(missing_ok=True)
 
 
-def _go_on(url: str, file: BinaryIO, note: Path, what: str, advice: dict[int, str], session: requests.Session) -> None:
+def _go_on(server: Server, url: str, file: BinaryIO, note: Path) -> None:
     """Fetches what is missing of a file, or all of it."""
-    known = _read_note(note)
+    known, what = _read_note(note), server.what
     have = _size(file) if known.get("validator") else 0
     if have and have == known.get("total"):  # stopped between the last byte and the rename
         return
     headers = {"Accept-Encoding": "identity"}  # bytes on disk are to be those that ranges count
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": known["validator"]}
-    with ask(url, what, advice, session, headers) as response:
+    with server.ask(url, headers=headers) as response:
         if response.status_code == 200:
             have, total = 0, _length(response)
         elif (total := _rest(response, have, known)) is None:
@@ -140,10 +138,10 @@ def _size(file: BinaryIO) -> int:
 
 def _read_note(note: Path) -> dict[str, Any]:
     try:
-        known = read_json(note)
+        known = read_object(note)
     except (FileNotFoundError, ValueError):  # a first try, or somebody's edit
         return {}
-    return known if isinstance(known, dict) and isinstance(known.get("validator"), str) else {}
+    return known if isinstance(known.get("validator"), str) else {}
 
 
 @contextmanager
