@@ -162,4 +162,3 @@ def failure_of(error: Exception, url: str, what: str) -> DownloadError:
     if "refused" in text or "NewConnection" in text or "unreachable" in text:
         return PassingError(f"{what}: {host} cannot be reached; is there a network here?")
     return PassingError(f"{what}: the connection to {host} was cut; run this again")
-

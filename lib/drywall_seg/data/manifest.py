@@ -14,7 +14,7 @@ from drywall_seg.data.sample import write_sample
 from drywall_seg.data.splits import assign_splits, compare_splits
 from drywall_seg.data.unpack import clear_left
 from drywall_seg.images import ImageError, read_image
-from drywall_seg.runs import hash_file, is_path, progress, read_json, write_csv, write_json
+from drywall_seg.runs import hash_file, is_path, progress, read_object, write_csv, write_json
 from drywall_seg.settings import RunConfig
 
 FORMAT = 2
@@ -157,10 +157,10 @@ def _read_stored(folder: Path, data_root: Path, state: str) -> tuple[pd.DataFram
     """Returns the stored rows and sidecar, both empty where they are of other data or a part of them is missing."""
     nothing = pd.DataFrame(), {}
     try:
-        info = read_json(folder / "manifest.json")
+        info = read_object(folder / "manifest.json")
     except (FileNotFoundError, ValueError):  # not made yet, or somebody's edit
         return nothing
-    same_data = isinstance(info, dict) and (info.get("data_root"), info.get("state")) == (str(data_root), state)
+    same_data = (info.get("data_root"), info.get("state")) == (str(data_root), state)
     file = folder / "manifest.csv"
     if not same_data or not file.is_file() or info.get("table") != hash_file(file):  # it may be cut, as on a Drive
         return nothing

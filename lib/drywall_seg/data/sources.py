@@ -8,7 +8,7 @@ from typing import Any
 from drywall_seg.config import resolve_path
 from drywall_seg.data.coco import DataError
 from drywall_seg.data.unpack import same_files, unpack_zip
-from drywall_seg.runs import hash_file, read_json, write_json
+from drywall_seg.runs import hash_file, read_object, write_json
 
 RAW = "data/raw"
 """Of the project: for zips from where nothing can be written."""
@@ -88,9 +88,8 @@ def record_file(folder: Path) -> Path:
 def read_record(folder: Path) -> dict[str, Any]:
     """Returns what a folder was unpacked from, empty where that is not known."""
     try:
-        record = read_json(record_file(folder))
+        record = read_object(record_file(folder))
     except (FileNotFoundError, ValueError):  # not ours, or somebody's edit
         return {}
-    numbers = isinstance(record, dict) and [record.get(name) for name in ("files", "unpacked_bytes")]
-    whole = numbers and all(isinstance(number, int) for number in numbers) and isinstance(record.get("sha256"), str)
-    return record if whole else {}
+    kinds = {"files": int, "unpacked_bytes": int, "sha256": str}
+    return record if all(isinstance(record.get(name), kind) for name, kind in kinds.items()) else {}
