@@ -20,12 +20,23 @@ VERDICTS = ("right", "wrong", "redraw")
 FILE = "reviewed.coco.json"
 """In `data/annotations`, whose files apply in the order of their names: after those that ship."""
 
+Judged = tuple[dict[str, Any], dict[str, Any] | None]
+"""An image's entry in the overlay and its annotation; None where nothing is there."""
+
 
 def take_corrections(file: str, folder: str = "data/annotations") -> str:
     """Imports a file of corrections, relative to the project's root, and says what it did; nothing for no file."""
     if not file:
         return "no file of corrections was given"
-    return describe_import(import_corrections(resolve_path(file), resolve_path(folder)))
+    done = import_corrections(resolve_path(file), resolve_path(folder))
+    lines = [f"{done['n_imported']} corrections in {done['overlay']}"]
+    if done["n_older"]:
+        lines.append(f"{done['n_older']} are older than what is there, which stays")
+    if names := done["to_redraw"]:
+        lines.append(f"{len(names)} still to be redrawn: {', '.join(map(repr, names))}")
+    if done["n_imported"]:
+        lines.append("01_prepare takes them, and the next training learns from those that are in its train part")
+    return "\n".join(lines)
 
 
 def import_corrections(path: Path, folder: Path) -> dict[str, Any]:
@@ -45,46 +56,29 @@ def import_corrections(path: Path, folder: Path) -> dict[str, Any]:
     Raises:
         DataError: If the file is none of the viewer's, or a value in it cannot be right. Nothing is written then.
     """
-    corrections = read_corrections(path)
+    corrections = _read_corrections(path)
     overlay = folder / FILE
-    known = {(entry["sha256"], entry["label"]): (entry, shape) for entry, shape in _read_overlay(overlay)}
-    n_imported = n_older = 0
+    known = _read_overlay(overlay)
+    n_imported, n_older, to_redraw = 0, 0, []
     for correction in corrections:
-        if correction["counts"] is None:
-            continue
         key = correction["sha256"], correction["label"]
-        if key in known and _when(known[key][0]["reviewed"]) > _when(correction):
+        if correction["counts"] is None:
+            to_redraw.append(correction["name"])
+        elif key in known and _when(known[key][0]["reviewed"]) > _when(correction):
             n_older += 1
-            continue
-        known[key] = _entry_of(correction), _own_size_mask(correction)
-        n_imported += 1
+        else:
+            known[key] = _entry_of(correction), _own_size_mask(correction)
+            n_imported += 1
     if n_imported:
         write_json(overlay, _overlay_of([known[key] for key in sorted(known)]))
-    to_redraw = [correction["name"] for correction in corrections if correction["counts"] is None]
     return {"overlay": overlay, "n_imported": n_imported, "n_older": n_older, "to_redraw": to_redraw}
 
 
-def describe_import(imported: dict[str, Any]) -> str:
-    """Says in words what `import_corrections` did, a sentence a line."""
-    lines = [f"{imported['n_imported']} corrections in {imported['overlay']}"]
-    if imported["n_older"]:
-        lines.append(f"{imported['n_older']} are older than what is there, which stays")
-    if names := imported["to_redraw"]:
-        lines.append(f"{len(names)} still to be redrawn: {', '.join(map(repr, names))}")
-    if imported["n_imported"]:
-        lines.append("01_prepare takes them, and the next training learns from those that are in its train part")
-    return "\n".join(lines)
-
-
-def read_corrections(path: Path) -> list[dict[str, Any]]:
-    """Reads and checks a file that the viewer saved: it may have come by mail.
-
-    Raises:
-        DataError: Naming the file, the correction and the value.
-    """
+def _read_corrections(path: Path) -> list[dict[str, Any]]:
+    """Reads and checks a file that the viewer saved: it may have come by mail."""
     try:
         data = read_json(path)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: not a file of corrections ({error})") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("corrections"), list):
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
@@ -102,11 +96,11 @@ def _check(correction: dict[str, Any], where: str) -> None:
         "sha256": lambda v: isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v),
         "name": _is_text,
         "prompt": _is_text,
-        "label": lambda v: isinstance(v, str) and v in LABELS,
-        "verdict": lambda v: isinstance(v, str) and v in VERDICTS,
+        "label": LABELS.__contains__,
+        "verdict": VERDICTS.__contains__,
         "time": _is_time,
         "model": _is_text,
-        "threshold": lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= 1,
+        "threshold": lambda v: type(v) in (int, float) and 0 <= v <= 1,
         "painted": lambda v: isinstance(v, bool),
         "height": _is_side,
         "width": _is_side,
@@ -121,14 +115,12 @@ def _check(correction: dict[str, Any], where: str) -> None:
     shown = [math.ceil(correction[side] / correction["factor"]) for side in ("height", "width")]
     if correction["size"] != shown:
         raise DataError(f"{where}: size {correction['size']} is not 1/{correction['factor']} of the photo's, {shown}")
-    if correction.get("counts") is None and correction["verdict"] == "redraw":
-        correction["counts"] = None
-        return
-    decode_rle({"size": shown, "counts": correction.get("counts")}, tuple(shown), where)
+    if correction.setdefault("counts") is not None or correction["verdict"] != "redraw":
+        decode_rle({"size": shown, "counts": correction["counts"]}, tuple(shown), where)
 
 
 def _is_side(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST_PIXELS
+    return type(value) is int and 0 < value <= MOST_PIXELS
 
 
 def _is_text(value: Any) -> bool:
@@ -164,19 +156,16 @@ def _own_size_mask(correction: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _entry_of(correction: dict[str, Any]) -> dict[str, Any]:
-    reviewed = {name: correction[name] for name in ("verdict", "time", "model", "threshold", "painted", "factor")}
+    own = ("height", "width", "sha256", "label", "name")
+    of_review = ("verdict", "time", "model", "threshold", "painted", "factor")
     return {
         "file_name": f"{correction['sha256'][:16]}__{correction['label']}",  # a name may be another photo's too
-        "height": correction["height"],
-        "width": correction["width"],
-        "sha256": correction["sha256"],
-        "label": correction["label"],
-        "name": correction["name"],
-        "reviewed": reviewed,
+        **{name: correction[name] for name in own},
+        "reviewed": {name: correction[name] for name in of_review},
     }
 
 
-def _overlay_of(entries: list[tuple[dict[str, Any], dict[str, Any] | None]]) -> dict[str, Any]:
+def _overlay_of(entries: list[Judged]) -> dict[str, Any]:
     images, annotations = [], []
     for number, (entry, shape) in enumerate(entries, 1):
         images.append({**entry, "id": number})
@@ -188,16 +177,15 @@ def _overlay_of(entries: list[tuple[dict[str, Any], dict[str, Any] | None]]) -> 
     return {"info": {"description": about}, "images": images, "annotations": annotations, "categories": categories}
 
 
-def _read_overlay(path: Path) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+def _read_overlay(path: Path) -> dict[tuple[str, str], Judged]:
     if not path.is_file():
-        return []
+        return {}
     data = read_json(path)
     try:
         shapes = {shape["image_id"]: shape for shape in data["annotations"]}
-        entries = [(entry, shapes.get(entry["id"])) for entry in data["images"]]
-        for entry, _ in entries:
+        for entry in data["images"]:
             if not (_is_time(entry["reviewed"]["time"]) and entry["label"] in LABELS and entry["sha256"]):
                 raise ValueError(entry["id"])
+        return {(entry["sha256"], entry["label"]): (entry, shapes.get(entry["id"])) for entry in data["images"]}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not an overlay of corrections ({error!r}); move it elsewhere") from error
-    return entries
