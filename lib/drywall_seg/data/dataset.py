@@ -1,6 +1,7 @@
 """Training samples: a photo, a sentence, and the pixels that it means."""
 
 import zlib
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ HARD_SHARE = 0.5
 """Of the negatives, those drawn from `PromptedDataset.hard` where it lists some."""
 
 
+@dataclass(eq=False)
 class PromptedDataset(Dataset):
     """(image, label) rows as letterboxed samples; what is drawn at random depends on (seed, epoch, index) alone.
 
@@ -28,36 +30,29 @@ class PromptedDataset(Dataset):
     each epoch shows the next; and instead of pixel_values, which `pixels` makes, it holds image_id and view.
     """
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        split: str,
-        image_size: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        seed: int = 42,
-        negative_share: float = 0.0,
-        crop_min: float = 1.0,
-        color_strength: float = 0.0,
-        degrade_share: float = 0.0,
-        joint_line_repeats: int = 1,
-        paraphrases: bool = False,
-        balance: str = "none",
-        stored_views: int = 0,
-    ) -> None:
-        self.manifest, self.image_size, self.mean, self.std = manifest, image_size, mean, std
-        self.seed, self.negative_share = seed, negative_share
-        self.crop_min, self.color_strength = crop_min, color_strength
-        self.degrade_share, self.paraphrases = degrade_share, paraphrases
-        self.balance, self.stored_views = balance, stored_views
-        self.epoch = 0
-        self.hard: list[tuple[int, str]] = []
-        """Index of a row and a sentence that it should not answer, but did: asked more often."""
-        rows = list(manifest.rows(split).itertuples(index=False))
-        self.records = [r for r in rows for _ in range(joint_line_repeats if r.label == "joint_line" else 1)]
+    manifest: Manifest
+    split: str
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    seed: int = 42
+    negative_share: float = 0.0
+    crop_min: float = 1.0
+    color_strength: float = 0.0
+    degrade_share: float = 0.0
+    joint_line_repeats: int = 1
+    paraphrases: bool = False
+    balance: str = "none"
+    stored_views: int = 0
+    epoch: int = 0
+    hard: list[tuple[int, str]] = field(default_factory=list)
+    """Index of a row and a sentence that it should not answer, but did: asked more often."""
+
+    def __post_init__(self) -> None:
+        rows = list(self.manifest.rows(self.split).itertuples(index=False))
+        self.records = [r for r in rows for _ in range(self.joint_line_repeats if r.label == "joint_line" else 1)]
         self.by_image = {record.image_id: record for record in self.records}
-        table = manifest.table
-        self.labels_of = table.groupby("image_id").label.agg(set).to_dict()
+        self.labels_of = self.manifest.table.groupby("image_id").label.agg(set).to_dict()
 
     def __len__(self) -> int:
         return len(self.records)
