@@ -110,27 +110,21 @@ def build_manifest(
         raise DataError(f"{unwritable[0]}: its name is not UTF-8, so no table can hold it; rename it")
     overlays = [*sorted(data_root.glob("*.coco.json")), *overlays]
     state = _state([e.folder for e in exports], overlays)
-    settings = {
-        "format": FORMAT,
-        "split": split,
-        "seed": seed,
-        "labels": {e.folder.name: e.label for e in exports},
-    }
+    settings = {"format": FORMAT, "split": split, "seed": seed, "labels": {e.folder.name: e.label for e in exports}}
     table, info = _read_stored(folder, data_root, state)
     if info.get("settings") == settings:
         return Manifest(table, data_root, folder, info)
     sidecar = folder / "manifest.json"
     sidecar.unlink(missing_ok=True)  # from here until the end the folder is no manifest
     if {**info.get("settings", {}), "split": split, "seed": seed} != settings:
-        rows, info = _collect(data_root, folder, exports, overlays)
-        table = pd.DataFrame(rows)
+        table, info = _collect(data_root, folder, exports, overlays)
         info |= {"data_root": str(data_root), "state": state}
     table["split"] = assign_splits(table, split, seed)
     table = table[COLUMNS]
     write_csv(folder / "manifest.csv", table)
     _remove_stale_masks(folder, set(table.mask_path))
-    written = {"table": hash_file(folder / "manifest.csv"), "leaks": compare_splits(table, seed).to_dict("records")}
-    info |= {"settings": settings, **written}
+    info |= {"settings": settings, "table": hash_file(folder / "manifest.csv")}
+    info |= {"leaks": compare_splits(table, seed).to_dict("records")}
     write_json(sidecar, info)
     return Manifest(table, data_root, folder, info)
 
@@ -146,10 +140,8 @@ def photo_id(file_name: str) -> str:
 
 def _state(folders: list[Path], overlays: list[Path]) -> str:
     files = sorted(f for folder in folders for f in folder.glob("*/*") if f.is_file()) + list(overlays)
-    lines = []
-    for file in files:
-        stat = file.stat()
-        lines.append(f"{file} {stat.st_size} {stat.st_mtime_ns}")
+    stats = [(file, file.stat()) for file in files]
+    lines = [f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats]
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
@@ -171,7 +163,7 @@ def _read_stored(folder: Path, data_root: Path, state: str) -> tuple[pd.DataFram
 
 def _collect(
     data_root: Path, folder: Path, exports: list[Export], overlays: list[Path]
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Reads everything once: rows, masks on disk, fingerprint and summary."""
     annotation_files = [(export, file) for export in exports for file in export.annotation_files]
     entries = [(export, file, image) for export, file in annotation_files for image in read_coco(file)[0]]
@@ -198,10 +190,8 @@ def _collect(
         name = f"{file.parent.name}/{file.name}" if file.name in applied else file.name
         applied[name] = apply_overlay(file, folder, hashes, rows)
     summary = {"n_images": len(entries), "n_degenerate_polygons": n_degenerate, "overlays": applied}
-    return list(rows.values()), {
-        "fingerprint": hashlib.sha256("\n".join(content).encode()).hexdigest(),
-        "summary": summary,
-    }
+    fingerprint = hashlib.sha256("\n".join(content).encode()).hexdigest()
+    return pd.DataFrame(list(rows.values())), {"fingerprint": fingerprint, "summary": summary}
 
 
 def _check_files(entries: list[tuple[Export, Path, CocoImage]]) -> None:
@@ -219,7 +209,7 @@ def _check_files(entries: list[tuple[Export, Path, CocoImage]]) -> None:
 
 
 def _image_id(export: Export, path: Path) -> str:
-    return f"{export.folder.absolute().name}/{path.parent.name}/{path.name}"
+    return f"{export.folder.name}/{path.parent.name}/{path.name}"
 
 
 def _image_row(data_root: Path, export: Export, path: Path, image: CocoImage) -> dict[str, Any]:
@@ -229,10 +219,9 @@ def _image_row(data_root: Path, export: Export, path: Path, image: CocoImage) ->
         raise DataError(f"{error} (image {image.entry['id']})") from error
     if size_hw != image.size_hw:
         raise DataError(f"{path}: image {image.entry['id']} is {size_hw} high and wide, its JSON says {image.size_hw}")
-    image_id = _image_id(export, path)
     return {
-        "image_id": image_id,
-        "source": export.folder.absolute().name,
+        "image_id": _image_id(export, path),
+        "source": export.folder.name,
         "photo_id": photo_id(path.name),
         "label": export.label,
         "image_path": path.relative_to(data_root).as_posix(),
