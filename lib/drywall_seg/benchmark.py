@@ -45,8 +45,7 @@ def benchmark(repeats: int = 9, side: int = 640) -> pd.DataFrame:
         side: Of the photo, which is drawn, in pixels.
 
     Returns:
-        A row for each way: median_s, its fastest and slowest round, and times_as_fast as the first row: the median of
-        each round's ratio.
+        `summarise`'s table with times_as_fast as the first row: the median of each round's ratio.
     """
     photo = drawn_photo(side)
     predictor = Predictor.load("compact")
@@ -70,8 +69,7 @@ def benchmark_evaluation(manifest: Manifest, repeats: int = 3) -> pd.DataFrame:
         repeats: Rounds, from 1 up; one more comes first and is not counted.
 
     Returns:
-        A row for each way: median_s, its fastest and slowest round, and times_as_long as the first row: the median of
-        each round's ratio.
+        `summarise`'s table with times_as_long as the first row: the median of each round's ratio.
     """
     predictor = Predictor.load("compact")
     rows, _ = unseen_rows(predictor, manifest, "test")
@@ -96,8 +94,7 @@ def benchmark_onnx(repeats: int = 9, side: int = 640) -> pd.DataFrame:
         side: Of the photo, which is drawn, in pixels.
 
     Returns:
-        A row for each way: median_s, its fastest and slowest round, and times_as_fast as the first row: the median of
-        each round's ratio.
+        `summarise`'s table with times_as_fast as the first row: the median of each round's ratio.
 
     Raises:
         ValueError: If a package that ONNX needs is missing.
@@ -121,9 +118,8 @@ def _evaluation(repeats: int, data_root: str | None) -> pd.DataFrame:
         return benchmark_evaluation(manifest, repeats)
 
 
-def _few(repeats: int) -> int:
-    return min(repeats, 3)  # of rounds that take long
-
+FEW = 3
+"""Rounds at most, where one takes long."""
 
 COMPARISONS: dict[str, tuple[str, Callable[[int, str | None], list[pd.DataFrame]]]] = {
     "speed": (
@@ -144,12 +140,12 @@ COMPARISONS: dict[str, tuple[str, Callable[[int, str | None], list[pd.DataFrame]
     ),
     "training": (
         "A whole step of training CLIPSeg of full size at 352 px, without reading photos.",
-        lambda repeats, _: [benchmark_training(_few(repeats))],
+        lambda repeats, _: [benchmark_training(min(repeats, FEW))],
     ),
     "large": (
         "The compact model on a drawn wall with a crack of 2 px, by tiles beside the whole photo squashed; then what "
         "more pixels cost, each photo in a process of its own (`beyond_mb` is its peak less photo and masks).",
-        lambda repeats, _: [benchmark_large(_few(repeats)), benchmark_memory(_few(repeats))],
+        lambda repeats, _: [benchmark_large(min(repeats, FEW)), benchmark_memory(min(repeats, FEW))],
     ),
     "onnx": (
         "The compact model exported to ONNX beside the same in torch.",

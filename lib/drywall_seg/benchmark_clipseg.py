@@ -42,8 +42,8 @@ def benchmark_prompts(repeats: int = 9, side: int = 640) -> pd.DataFrame:
         side: Of the photo, which is drawn, in pixels.
 
     Returns:
-        A row for each way: median_s, its fastest and slowest round, times_as_fast as the first row, and of_products,
-        its share of the bare products' speed: their time by its own. Both are medians of each round's ratio.
+        `summarise`'s table with times_as_fast as the first row, and of_products, the share of the bare products'
+        speed: their time by the row's. Both are medians of each round's ratio.
     """
     photo = drawn_photo(side)
     segmenter = random_segmenter()
@@ -72,8 +72,7 @@ def benchmark_training(repeats: int = 3, batch_size: int = 4) -> pd.DataFrame:
         batch_size: Images a step.
 
     Returns:
-        A row for each way: median_s, its fastest and slowest round, times_as_fast as the first row, and trained,
-        the number of weights that train.
+        `summarise`'s table with times_as_fast as the first row, and trained, the number of weights that train.
     """
     with tempfile.TemporaryDirectory() as folder:
         manifest = build_manifest(write_sample(Path(folder) / "sample"), Path(folder) / "processed")
@@ -109,15 +108,13 @@ def bare_products(segmenter: CLIPSegSegmenter) -> Callable[[], None]:
     vision = segmenter.model.config.vision_config
     patches = (segmenter.image_size // vision.patch_size) ** 2
     tokens, width, hidden, heads = patches + 1, vision.hidden_size, vision.intermediate_size, vision.num_attention_heads
+    values = vision.num_channels * vision.patch_size**2
     dtype = half_precision(segmenter.device) or torch.float32
 
     def new(*shape: int) -> torch.Tensor:
         return torch.rand(*shape, device=segmenter.device, dtype=dtype) - 0.5
 
-    cut, kernel = (
-        new(patches, vision.num_channels * vision.patch_size**2),
-        new(width, vision.num_channels * vision.patch_size**2),
-    )
+    cut, kernel = new(patches, values), new(width, values)
     layers = [
         ([new(width, width) for _ in range(4)], new(hidden, width), new(width, hidden))
         for _ in segmenter.image_blocks()
@@ -154,9 +151,7 @@ def usual_clipseg(photo: np.ndarray) -> Callable[[], list[np.ndarray]]:
         pixels = torch.from_numpy(normalise(box.pixels(photo), MEAN, STD)).to(device)
         with torch.no_grad():
             logits = model(
-                pixel_values=pixels.expand(len(SENTENCES), -1, -1, -1),
-                **tokens,
-                interpolate_pos_encoding=True,
+                pixel_values=pixels.expand(len(SENTENCES), -1, -1, -1), **tokens, interpolate_pos_encoding=True
             ).logits
             probs = torch.sigmoid(logits).float().cpu().numpy()
         return [np.uint8(255) * (to_levels(box.restore(p)) >= 128) for p in probs]

@@ -50,20 +50,17 @@ def benchmark_large(repeats: int = 3, megapixels: float = SIZES[0]) -> pd.DataFr
         megapixels: Of the photo, a drawn wall.
 
     Returns:
-        A row for each way: median_s, its fastest and slowest round, times_as_long as the first row, the pixels of
-        each sentence's mask, and columns_found, the share of the crack's columns where the crack's mask covers it.
+        `summarise`'s table with times_as_long as the first row, the pixels of each sentence's mask, and columns_found,
+        the share of the crack's columns where the crack's mask covers it.
     """
     photo, rows = draw_wall(megapixels)
     tiled, usual = Predictor.load("compact"), Predictor.load("compact", image_size=CLIPSEG_SIZE)
 
     def squash() -> list[np.ndarray]:
         small = Image.fromarray(photo).resize((CLIPSEG_SIZE, CLIPSEG_SIZE), Image.Resampling.BILINEAR)
-        found = usual.predict(small, SENTENCES)
+        found = [(Image.fromarray(p.probs), p.threshold) for p in usual.predict(small, SENTENCES)]
         size_wh = photo.shape[1::-1]
-        return [
-            np.asarray(Image.fromarray(p.probs).resize(size_wh, Image.Resampling.BILINEAR)) >= p.threshold
-            for p in found
-        ]
+        return [np.asarray(probs.resize(size_wh, Image.Resampling.BILINEAR)) >= cut for probs, cut in found]
 
     ways = {
         f"squashed to {CLIPSEG_SIZE}, the usual way": squash,
