@@ -13,12 +13,7 @@ from drywall_seg import cli_photos
 Parameters = tuple[tuple[str, str], ...]
 
 PARAMETERS = click.option(
-    "-p",
-    "parameters",
-    nargs=2,
-    multiple=True,
-    metavar="NAME VALUE",
-    help="A parameter; may be given many times.",
+    "-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter; may be given many times."
 )
 RUN_NAME = click.option("--run-name", help="Folder of the run below outputs_root.")
 

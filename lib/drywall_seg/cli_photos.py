@@ -11,10 +11,7 @@ if TYPE_CHECKING:
     from drywall_seg.inference import Predictor
 
 MODEL = click.option(
-    "--model",
-    default="compact",
-    show_default=True,
-    help="compact, a checkpoint folder, a hub id, or a .onnx.",
+    "--model", default="compact", show_default=True, help="compact, a checkpoint folder, a hub id, or a .onnx."
 )
 
 
