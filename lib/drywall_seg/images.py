@@ -30,6 +30,9 @@ STRIP = 512
 LONGEST_SIDE = 4096
 """Pixels of a model's square input; more would take tens of GB."""
 
+BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises of a broken file."""
+
 PAD_VALUE = 127  # mid grey: about zero after either model's normalisation
 
 
@@ -70,12 +73,7 @@ def read_image(source: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarr
         raise
     except FileNotFoundError as error:
         raise ImageError(f"{source}: no such file") from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:  # Pillow's kinds of "broken"
+    except BROKEN as error:
         unread = str(source).lower().endswith(UNREAD_SUFFIXES)
         reason = "HEIC and AVIF are not read here: save it as JPEG" if unread else error
         raise ImageError(f"{source}: cannot be read as an image ({reason})") from error
@@ -130,7 +128,7 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
             mask = np.array(image)
     except ImageError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's kinds of "broken"
+    except BROKEN as error:
         raise ImageError(f"{path}: cannot be read as a mask ({error})") from error
     if mask.ndim != 2 or mask.dtype != np.uint8 or not np.isin(mask, (0, 255)).all():
         raise ImageError(f"{path}: a mask is one 8-bit channel with the values 0 and 255")

@@ -33,12 +33,10 @@ _PASSING = {408: "it waited too long for us", 429: "too many requests were made"
 _KNOWN = {401: "the key is missing or wrong", 403: "access is not allowed", 404: "it is not there", 410: "it is gone"}
 
 
-def _hides_query(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.DEBUG or "?" not in record.getMessage()
-
-
 # It writes every address that is asked, whole, where somebody turns debugging on.
-logging.getLogger("urllib3.connectionpool").addFilter(_hides_query)
+logging.getLogger("urllib3.connectionpool").addFilter(
+    lambda record: record.levelno > logging.DEBUG or "?" not in record.getMessage()
+)
 
 
 class DownloadError(DataError):
