@@ -45,9 +45,12 @@ def read_sweep(path: Path) -> tuple[str, list[dict[str, Any]]]:
     for name, values in {**axes, "variants": variants, "seeds": seeds}.items():
         if not isinstance(values, list):
             raise ValueError(f"{path}: {name} is {values!r}, not a list")
+    for variant in variants:
+        if not isinstance(variant, dict):
+            raise ValueError(f"{path}: a variant is {variant!r}, not settings by name")
     runs = []
     for values, variant, seed in itertools.product(itertools.product(*axes.values()), variants, seeds):
-        varied = {n: v for n, v in zip(axes, values, strict=True) if v is not None} | _checked(path, variant)
+        varied = {n: v for n, v in zip(axes, values, strict=True) if v is not None} | variant
         setting = " ".join(str(v) if n == "preset" else f"{n}={v}" for n, v in varied.items()) or "as given"
         run_name = re.sub(r"[^\w.-]+", "-", f"{sweep['name']}-{setting}-s{seed}")
         run = {**(sweep.get("parameters") or {}), **varied, "seed": seed, "run_name": run_name}
@@ -57,12 +60,6 @@ def read_sweep(path: Path) -> tuple[str, list[dict[str, Any]]]:
             raise ValueError(f"{path}: {setting}: {error}") from error
         runs.append({"setting": setting, "parameters": run, "evaluate": sweep.get("evaluate", True)})
     return sweep["name"], runs
-
-
-def _checked(path: Path, variant: Any) -> dict[str, Any]:
-    if not isinstance(variant, dict):
-        raise ValueError(f"{path}: a variant is {variant!r}, not settings by name")
-    return variant
 
 
 def run_sweep(path: Path, run: Callable[[str, Mapping[str, Any]], Any] = run_notebook) -> tuple[pd.DataFrame, Path]:
@@ -148,7 +145,6 @@ def _scores(parameters: Mapping[str, Any], evaluate: bool) -> dict[str, Any]:
         best = history[history.best.astype(bool)].tail(1).to_dict("records")
         val = {name: row.get(f"val_overall_{name}") for row in best for name in ("mean_iou", "mean_dice")}
         test, seconds = {}, history.get("seconds", pd.Series(dtype=float)).sum()
-    scores = {"val_iou": val.get("mean_iou"), "val_dice": val.get("mean_dice")}
-    scores["val_score"] = (val["mean_iou"] + val["mean_dice"]) / 2 if val else None
-    scores |= {"test_iou": test.get("mean_iou"), "test_dice": test.get("mean_dice")}
-    return scores | {"seconds": seconds}
+    scores = {"val_score": (val["mean_iou"] + val["mean_dice"]) / 2 if val else None, "seconds": seconds}
+    scores |= {"val_iou": val.get("mean_iou"), "val_dice": val.get("mean_dice")}
+    return scores | {"test_iou": test.get("mean_iou"), "test_dice": test.get("mean_dice")}
