@@ -38,11 +38,7 @@ def benchmark(repeats: int = 9, side: int = 640) -> pd.DataFrame:
     """Times the compact model against CLIPSeg's, from a photo in memory to two masks of its own size.
 
     CLIPSeg has random weights of rd64-refined's shapes, which cost what the released ones do. No mask of it is
-    looked at. One round of each way comes first and is not counted.
-
-    Args:
-        repeats: Rounds, from 1 up.
-        side: Of the photo, which is drawn, in pixels.
+    looked at. The photo is drawn, `side` pixels wide and high.
 
     Returns:
         `summarise`'s table with times_as_fast as the first row: the median of each round's ratio.
@@ -63,10 +59,6 @@ def benchmark_evaluation(manifest: Manifest, repeats: int = 3) -> pd.DataFrame:
 
     Both read the files, encode as many photos at once, and ask for each photo's own labels. Evaluation also reads
     ahead while the model works. The prompt tests have no part in it.
-
-    Args:
-        manifest: The data.
-        repeats: Rounds, from 1 up; one more comes first and is not counted.
 
     Returns:
         `summarise`'s table with times_as_long as the first row: the median of each round's ratio.
@@ -89,9 +81,7 @@ def benchmark_evaluation(manifest: Manifest, repeats: int = 3) -> pd.DataFrame:
 def benchmark_onnx(repeats: int = 9, side: int = 640) -> pd.DataFrame:
     """Times the compact model exported to ONNX against the same model in torch: one photo and two sentences.
 
-    Args:
-        repeats: Rounds, from 1 up; one more comes first and is not counted.
-        side: Of the photo, which is drawn, in pixels.
+    The photo is drawn, `side` pixels wide and high.
 
     Returns:
         `summarise`'s table with times_as_fast as the first row: the median of each round's ratio.

@@ -37,9 +37,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def benchmark_prompts(repeats: int = 9, side: int = 640) -> pd.DataFrame:
     """Times one encode for two sentences against the usual way, and against the encoder's matrix products alone.
 
-    Args:
-        repeats: Rounds, from 1 up; one more comes first and is not counted.
-        side: Of the photo, which is drawn, in pixels.
+    The photo is drawn, `side` pixels wide and high.
 
     Returns:
         `summarise`'s table with times_as_fast as the first row, and of_products, the share of the bare products'
@@ -66,10 +64,6 @@ def benchmark_training(repeats: int = 3, batch_size: int = 4) -> pd.DataFrame:
 
     Each is a whole step of `training.loop`: encoder, sentences, decoder, loss, gradients, clipping, AdamW. Of the last
     the activations were stored before, and each step reads them; reading photos has no part in any.
-
-    Args:
-        repeats: Rounds, from 1 up; one more comes first and is not counted.
-        batch_size: Images a step.
 
     Returns:
         `summarise`'s table with times_as_fast as the first row, and trained, the number of weights that train.
@@ -101,9 +95,7 @@ def bare_products(segmenter: CLIPSegSegmenter) -> Callable[[], None]:
 
     In the type that prediction uses: the patches, and in each layer that is run q, k, v and the projection after
     them, the scores and what they weigh for all heads, and the two of the MLP. No bias, no norm, no activation.
-
-    Args:
-        segmenter: Tells shapes and device; its weights are not used.
+    The segmenter tells shapes and device; its weights are not used.
     """
     vision = segmenter.model.config.vision_config
     patches = (segmenter.image_size // vision.patch_size) ** 2
@@ -140,8 +132,7 @@ def bare_products(segmenter: CLIPSegSegmenter) -> Callable[[], None]:
 def usual_clipseg(photo: np.ndarray) -> Callable[[], list[np.ndarray]]:
     """Returns CLIPSeg as its documentation calls it: the photo repeated for each sentence, padded tokens, all layers.
 
-    Args:
-        photo: uint8 (H, W, 3).
+    The photo is uint8 (H, W, 3).
     """
     device = default_device()
     model, tokens = random_clipseg().eval().to(device), some_tokens(SENTENCES).to(device)
@@ -188,7 +179,7 @@ def drawn_photo(side: int) -> np.ndarray:
 
 
 def time_in_turn(ways: dict[str, Callable[[], object]], repeats: int) -> pd.DataFrame:
-    """Runs each way in turn, in one round more than `repeats`; the first is not counted.
+    """Runs each way in turn, in one round more than `repeats` (from 1 up); the first is not counted.
 
     Returns:
         Seconds: a row for each round and a column for each way.

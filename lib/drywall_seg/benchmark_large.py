@@ -43,11 +43,7 @@ def draw_wall(megapixels: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def benchmark_large(repeats: int = 3, megapixels: float = SIZES[0]) -> pd.DataFrame:
-    """Times the compact model on a large photo, by tiles and with the whole photo squashed to a square.
-
-    Args:
-        repeats: Rounds, from 1 up; one more comes first and is not counted.
-        megapixels: Of the photo, a drawn wall.
+    """Times the compact model on a drawn wall of so many megapixels, by tiles and squashed to a square as a whole.
 
     Returns:
         `summarise`'s table with times_as_long as the first row, the pixels of each sentence's mask, and columns_found,
@@ -78,11 +74,7 @@ def benchmark_large(repeats: int = 3, megapixels: float = SIZES[0]) -> pd.DataFr
 
 
 def benchmark_memory(repeats: int = 3, sizes: tuple[float, ...] = SIZES) -> pd.DataFrame:
-    """Predicts photos of different sizes, each time in a process of its own.
-
-    Args:
-        repeats: Rounds, from 1 up, in which the sizes take turns.
-        sizes: Megapixels of the drawn walls.
+    """Predicts drawn walls of these megapixels, each time in a process of its own; the sizes take turns.
 
     Returns:
         A row for each size: median_s of the prediction, its fastest and slowest round, time_per_megapixel as a multiple

@@ -169,9 +169,7 @@ class Letterbox:
     def restore(self, scores: np.ndarray, rows: tuple[int, int] | None = None) -> np.ndarray:
         """Cuts the padding off float32 (size, size) and resizes to the photo's own size, float32 (H, W).
 
-        Args:
-            scores: On the canvas.
-            rows: First and end of the photo's rows that are wanted; None for all.
+        With `rows`, their first and end, only those of the photo.
         """
         content = np.ascontiguousarray(scores[: self.content_hw[0], : self.content_hw[1]], np.float32)
         height, width = self.photo_hw

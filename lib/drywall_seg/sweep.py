@@ -66,11 +66,7 @@ def run_sweep(path: Path, run: Callable[[str, Mapping[str, Any]], Any] = run_not
     """Trains and evaluates every run of a sweep, and writes `sweep.csv`, `ranking.csv` and `ranking.png`.
 
     What is finished is not run again, and a run that fails is noted while the others go on; the tables are written
-    after each run, into `outputs/<name>/`.
-
-    Args:
-        path: The sweep file.
-        run: Runs a notebook with parameters.
+    after each run, into `outputs/<name>/`. `run` runs a notebook with parameters.
 
     Returns:
         The ranking, and that folder.

@@ -45,10 +45,6 @@ def import_corrections(path: Path, folder: Path) -> dict[str, Any]:
     A photo and label that is there already is replaced by a later judgement and kept against an earlier one, so the
     same file may come twice. An image that a person only marked to be redrawn adds no truth.
 
-    Args:
-        path: The file.
-        folder: Of the overlay, `data/annotations`.
-
     Returns:
         overlay (its path), and how many corrections were n_imported, n_older (kept out by a later one), and
         to_redraw: the names of the photos that still are to be redrawn.

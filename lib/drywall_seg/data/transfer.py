@@ -20,15 +20,10 @@ from drywall_seg.runs import progress, read_object, write_json
 
 
 def download(server: Server, url: str, target: Path) -> None:
-    """Downloads a zip; what a cut connection left is gone on with, the next time too.
+    """Downloads a zip, to `target` when it is whole; what a cut connection left is gone on with, the next time too.
 
     `<target>.partial` holds what there is so far, and `<target>.partial.json` the ETag or date that the rest must
     share. Without either, or where the server ignores ranges or the file has changed, it begins anew.
-
-    Args:
-        server: Is asked for it.
-        url: Of the zip.
-        target: Where it goes, when it is whole.
 
     Raises:
         DownloadError: If it cannot be had; data that are there stay as they are.

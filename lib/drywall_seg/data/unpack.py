@@ -35,12 +35,8 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, O
 def unpack_zip(path: Path, folder: Path, replace: bool = False) -> dict[str, int]:
     """Unpacks a zip into a folder that appears whole or not at all; zips within it stay as they are.
 
-    Where everything in it lies in one folder of the target's own name, that folder is the target.
-
-    Args:
-        path: The zip.
-        folder: The target; its parents are made.
-        replace: Whether a folder that is there may be replaced, at the very end.
+    Where everything in it lies in one folder of the target's own name, that folder is the target. With `replace` a
+    folder that is there is replaced, at the very end.
 
     Returns:
         How many `files`, and their `bytes`.
