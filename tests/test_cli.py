@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from papermill.cli import _resolve_type
 from PIL import Image
 
-from drywall_seg.cli import main, parse_value
+from drywall_seg.cli import entry, main, parse_value
 from drywall_seg.images import read_mask
 
 
@@ -146,3 +146,15 @@ def test_export_and_predict_with_it(tmp_path, sample_root):
     for mask in (tmp_path / "compact.out").glob("*.png"):
         one, two = np.asarray(Image.open(mask)), np.asarray(Image.open(tmp_path / "m.onnx.out" / mask.name))
         assert (one != two).mean() < 1e-3
+
+
+def test_ctrl_c_is_said_in_a_line(monkeypatch, capsys, tmp_path):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("drywall_seg.data.sample.write_sample", stop)
+    monkeypatch.setattr(sys, "argv", ["drywall-seg", "sample", str(tmp_path / "s")])
+    with pytest.raises(SystemExit) as ended:
+        entry()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.strip().startswith("stopped; no file is half written.")

@@ -176,11 +176,17 @@ for command in (cli_photos.predict, cli_photos.inspect, cli_photos.export, cli_p
 
 
 def entry() -> None:
-    """Runs the command line; an error of the data or of a notebook is one line, not a traceback."""
+    """Runs the command line; an error of the data or of a notebook is one line, not a traceback, and so is Ctrl-C."""
     from drywall_seg.runs import NotebookError
 
     try:
-        main()
+        sys.exit(main(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("\nstopped; no file is half written. Started again, predict, inspect and training go on.", err=True)
+        sys.exit(130)
     except (ValueError, OSError, FloatingPointError, NotebookError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
