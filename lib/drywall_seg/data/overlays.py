@@ -31,16 +31,11 @@ def store_mask(folder: Path, row: dict[str, Any], drawn: Rasterised) -> None:
 
 
 def apply_overlay(file: Path, folder: Path, hashes: dict[str, list[str]], rows: Rows) -> dict[str, int]:
-    """Adds an overlay's truth to the rows and writes its masks.
+    """Adds an overlay's truth to the rows, in place, and writes its masks below the manifest's folder.
 
     The label is the name of an annotation's category; an entry without annotations says that nothing of its `label`
     (or of the file's only category) is there. A label that the image has already is replaced, another adds a row.
-
-    Args:
-        file: The overlay.
-        folder: The manifest's folder.
-        hashes: Image ids by sha256 of the image file.
-        rows: Changed in place.
+    `hashes` has image ids by the image file's sha256.
 
     Returns:
         How many entries matched an image, how many did not, and how many rows were added or replaced.
