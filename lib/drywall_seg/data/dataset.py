@@ -17,7 +17,7 @@ HARD_SHARE = 0.5
 """Of the negatives, those drawn from `PromptedDataset.hard` where it lists some."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class PromptedDataset(Dataset):
     """(image, label) rows as letterboxed samples; what is drawn at random depends on (seed, epoch, index) alone.
 
