@@ -61,6 +61,8 @@ def test_a_given_value_wins_over_the_preset():
     ("given", "message"),
     [
         ({"lernig_rate": 1}, "lernig_rate.*learning_rate"),
+        ({"learning_rate": 10**400}, "learning_rate is 10{400}, not a number above 0"),
+        ({"weight_decay": float("inf")}, "weight_decay is inf, not a number from 0 up"),
         ({"preset": "clipseg_zeroshoot"}, "clipseg_zeroshoot.*clipseg_zeroshot"),
         ({"split": "random"}, "split is 'random'"),
         ({"trainable": "head"}, "trainable is 'head'"),

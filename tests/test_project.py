@@ -80,7 +80,7 @@ def test_modules_are_thin(path):
 
 def test_the_library_grows_no_further_unnoticed():
     """What comes next makes room first (docs/decisions.md)."""
-    assert sum(len(path.read_text().splitlines()) for path in MODULES) <= 15_000
+    assert sum(len(path.read_text().splitlines()) for path in MODULES) <= 14_250
 
 
 # What each part may import of the library: only what stands before it.

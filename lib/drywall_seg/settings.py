@@ -1,5 +1,6 @@
 """The settings of a run: their names, defaults, and what they may be."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -133,10 +134,10 @@ class RunConfig:
             value = getattr(self, field.name)
             kind, allowed, words = CHECKS.get(field.name, (float, lambda v: v >= 0, "a number from 0 up"))
             if kind is float and isinstance(value, int) and not isinstance(value, bool):
-                value = float(value)
+                value = float(value) if abs(value) < 2**53 else math.inf
             if value is None and field.default is None:
                 continue
-            if type(value) is not kind or not allowed(value):
+            if type(value) is not kind or value == math.inf or not allowed(value):
                 raise ValueError(f"{field.name} is {getattr(self, field.name)!r}, not {words}")
 
         if self.mine_every and not self.negative_share:

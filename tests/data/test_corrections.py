@@ -156,6 +156,17 @@ def test_an_overlay_of_something_else_is_not_overwritten(tmp_path):
         import_corrections(saved(tmp_path, correction()), tmp_path / "out")
 
 
+def test_an_overlay_whose_hash_somebody_made_a_number_is_refused(tmp_path):
+    import_corrections(saved(tmp_path, correction()), tmp_path / "out")
+    overlay = tmp_path / "out" / "reviewed.coco.json"
+    data = json.loads(overlay.read_text())
+    data["images"][0]["sha256"] = 7
+    overlay.write_text(json.dumps(data))
+    with pytest.raises(DataError, match="not an overlay of corrections"):
+        import_corrections(saved(tmp_path, correction(sha256="1" * 64)), tmp_path / "out")
+    assert json.loads(overlay.read_text()) == data
+
+
 def test_the_next_manifest_has_the_corrected_truth(tmp_path):
     """By the command line; two labels of one photo, and a hostile name."""
     folder = tmp_path / "in" / "cracks.coco"

@@ -89,7 +89,7 @@ def _read_corrections(path: Path) -> list[dict[str, Any]]:
 
 def _check(correction: dict[str, Any], where: str) -> None:
     tests = {
-        "sha256": lambda v: isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v),
+        "sha256": _is_hash,
         "name": _is_text,
         "prompt": _is_text,
         "label": LABELS.__contains__,
@@ -117,6 +117,10 @@ def _check(correction: dict[str, Any], where: str) -> None:
 
 def _is_side(value: Any) -> bool:
     return type(value) is int and 0 < value <= MOST_PIXELS
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def _is_text(value: Any) -> bool:
@@ -180,7 +184,7 @@ def _read_overlay(path: Path) -> dict[tuple[str, str], Judged]:
     try:
         shapes = {shape["image_id"]: shape for shape in data["annotations"]}
         for entry in data["images"]:
-            if not (_is_time(entry["reviewed"]["time"]) and entry["label"] in LABELS and entry["sha256"]):
+            if not (_is_time(entry["reviewed"]["time"]) and entry["label"] in LABELS and _is_hash(entry["sha256"])):
                 raise ValueError(entry["id"])
         return {(entry["sha256"], entry["label"]): (entry, shapes.get(entry["id"])) for entry in data["images"]}
     except (KeyError, TypeError, ValueError) as error:
