@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
+from drywall_seg.evaluation.collect import sample_images
 from drywall_seg.evaluation.robustness import (
     ASKED,
     ask_otherwise,
     prompt_warnings,
     resize_photos,
-    sample_images,
     summarise_questions,
 )
 from drywall_seg.images import read_image

@@ -74,6 +74,12 @@ def unseen_rows(predictor: Predictor, manifest: Manifest, split: str) -> tuple[p
     return rows[~known].reset_index(drop=True), int(rows.photo_id[known].nunique())
 
 
+def sample_images(rows: pd.DataFrame, seed: int, n_images: int) -> pd.DataFrame:
+    """Returns the rows of a seeded sample of images, at most n_images a label."""
+    chosen = rows.groupby("label").image_id.apply(lambda ids: ids.sample(min(len(ids), n_images), random_state=seed))
+    return rows[rows.image_id.isin(set(chosen))].reset_index(drop=True)
+
+
 def collect_presence(
     predictor: Predictor, manifest: Manifest, rows: pd.DataFrame, seed: int, n_images: int = 60
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -90,8 +96,8 @@ def collect_presence(
     """
     require_val(rows.split)
     present, absent = [], []
-    chosen = rows.groupby("label").image_id.apply(lambda ids: ids.sample(min(len(ids), n_images), random_state=seed))
-    for number, image_id in enumerate(progress(sorted(set(chosen)), "presence", "photo")):
+    chosen = sorted(set(sample_images(rows, seed, n_images).image_id))
+    for number, image_id in enumerate(progress(chosen, "presence", "photo")):
         group = manifest.table[manifest.table.image_id == image_id]
         there = [canonical_prompt(label) for label in group.label[group.mask_area > 0]]
         others = set.intersection(*(set(ABSENT_LABELS[label]) for label in group.label))

@@ -13,12 +13,12 @@ from drywall_seg.data.manifest import Manifest
 from drywall_seg.data.splits import known_photographs
 from drywall_seg.data.unpack import clear_left
 from drywall_seg.evaluation.breakdowns import break_down
-from drywall_seg.evaluation.collect import KEPT, predict_rows, score_raw_masks, unseen_rows
+from drywall_seg.evaluation.collect import KEPT, predict_rows, sample_images, score_raw_masks, unseen_rows
 from drywall_seg.evaluation.curves import calibration, expected_calibration_error, precision_recall, presence_roc
 from drywall_seg.evaluation.gains import DELIVERED_SCORES, collect_delivered, gain_table, score_delivered
 from drywall_seg.evaluation.intervals import interval_text
 from drywall_seg.evaluation.metrics import score_histogram, score_rows, summarise
-from drywall_seg.evaluation.robustness import ask_otherwise, prompt_warnings, resize_photos, sample_images
+from drywall_seg.evaluation.robustness import ask_otherwise, prompt_warnings, resize_photos
 from drywall_seg.evaluation.runtime import footprint, measure_runtime
 from drywall_seg.evaluation.thin import CRACK_SCORES, LINE_SCORES, THIN_LABELS, cldice, crack_scores, joint_line_scores
 from drywall_seg.evaluation.thresholds import sweep_table

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from drywall_seg.data.manifest import Manifest
-from drywall_seg.evaluation.collect import unseen_rows
+from drywall_seg.evaluation.collect import sample_images, unseen_rows
 from drywall_seg.evaluation.metrics import iou, mask_counts
 from drywall_seg.evaluation.thin import joint_line_scores
 from drywall_seg.images import Letterbox, read_image, read_mask
@@ -18,12 +18,6 @@ ASKED = ("canonical", "paraphrase", "nothing_annotated", "other_label", "absent"
 COLUMNS = "image_id photo_id photo_label label asked prompt presence area iou iou_with_right".split()
 BLIND = 0.5
 """IoU of the masks for the wrong and for the right sentence from which on a model counts as blind to sentences."""
-
-
-def sample_images(rows: pd.DataFrame, seed: int, n_images: int) -> pd.DataFrame:
-    """Returns the rows of a seeded sample of images, at most n_images a label."""
-    chosen = rows.groupby("label").image_id.apply(lambda ids: ids.sample(min(len(ids), n_images), random_state=seed))
-    return rows[rows.image_id.isin(set(chosen))].reset_index(drop=True)
 
 
 def ask_otherwise(
